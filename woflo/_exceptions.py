@@ -1,0 +1,248 @@
+"""How an exception crosses a process boundary, and comes back with its traceback.
+
+`record()` turns an exception, its causes, its notes and the places of its traceback into plain
+tuples, strings and bytes; `rebuild()` makes the exception again, the tracebacks
+included (frames are made anew, so that Python prints the worker's file and line with its source).
+An exception that pickle can't carry keeps its type if that can be had in any other way;
+else an `ExceptionStandIn` takes its place. Whatever the user's class does (raise, exit,
+lie) while it is pickled hits this exception only.
+
+Nothing here knows runs, tasks or processes.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+
+from woflo.errors import ExceptionStandIn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType, TracebackType
+
+    Place = tuple[str, int, str]  # file, line, function
+    # payload, type name, message, notes, places, index of the cause, of the context, suppress
+    Record = tuple[bytes | None, str, str, tuple[str, ...], tuple[Place, ...], int, int, bool]
+
+OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH120 - pathlib costs 5 ms
+_HEAD, _TAIL = 100, 400  # places kept of a very deep traceback: its first and its last ones
+
+
+def safe_str(value: object) -> str:
+    """What `str(value)` says, or why it can't be said; never raises."""
+    try:
+        return str(value)
+    except BaseException as error:  # noqa: BLE001 - the user's __str__ may do anything
+        return f"<{type(value).__name__} whose str() raised {type(error).__name__}>"
+
+
+def type_name(cls: type) -> str:
+    """`module.Name` of a class, without the module for builtins."""
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def skip_ours(tb: TracebackType | None) -> TracebackType | None:
+    """The traceback from the first frame on that isn't woflo's own; None when all are."""
+    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(OURS):
+        tb = tb.tb_next
+    return tb
+
+
+def places(tb: TracebackType | None) -> tuple[Place, ...]:
+    """File, line and function of each frame of a traceback, outermost first, woflo's own skipped."""
+    found = []
+    tb = skip_ours(tb)
+    while tb is not None:
+        code = tb.tb_frame.f_code
+        found.append((code.co_filename, tb.tb_lineno, code.co_name))
+        tb = tb.tb_next
+    if len(found) > _HEAD + _TAIL:
+        del found[_HEAD:-_TAIL]
+    return tuple(found)
+
+
+def stack(frame: FrameType | None) -> tuple[Place, ...]:
+    """Like `places`, for a running frame: where the code is now, outermost first."""
+    found: list[Place] = []
+    while frame is not None and not frame.f_code.co_filename.startswith(OURS):
+        found.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
+        frame = frame.f_back
+    found.reverse()
+    return tuple(found[-_TAIL:])
+
+
+def describe(where: tuple[Place, ...]) -> str:
+    """The innermost place as `file:line in function`, or an empty text."""
+    if not where:
+        return ""
+    file, line, function = where[-1]
+    return f"{file}:{line} in {function}"
+
+
+def dumps(value: object) -> bytes:
+    """Pickle, by value (cloudpickle) where plain pickle can't."""
+    try:
+        return pickle.dumps(value, 5)
+    except BaseException as first:  # a user's __reduce__ may raise, or exit
+        try:
+            import cloudpickle  # noqa: PLC0415 - costs 20 ms; rare
+
+            return bytes(cloudpickle.dumps(value, 5))
+        except BaseException as second:
+            raise first from (None if type(first) is type(second) else second)
+
+
+def record(error: BaseException) -> list[Record]:
+    """The exception and everything that its cause and context chains reach, itself first."""
+    chain: list[BaseException] = [error]
+    index = {id(error): 0}
+
+    def place(other: BaseException | None) -> int:
+        if other is None:
+            return -1
+        if id(other) not in index:
+            index[id(other)] = len(chain)
+            chain.append(other)
+        return index[id(other)]
+
+    records: list[Record] = []
+    for one in chain:  # grows while it is walked: no recursion, chains may be long
+        cause = place(one.__cause__)
+        context = -1 if one.__suppress_context__ else place(one.__context__)
+        payload, lost = _payload(one)
+        records.append(
+            (
+                payload,
+                type_name(type(one)),
+                safe_str(one),
+                (*_notes(one), *lost),
+                places(one.__traceback__),
+                cause,
+                context,
+                bool(one.__suppress_context__),
+            )
+        )
+    return records
+
+
+def rebuild(records: list[Record]) -> BaseException:
+    """The exception that `record` was given, with its chain, notes and tracebacks."""
+    made = []
+    for payload, name, message, notes, where, _, _, _ in records:
+        error = _revive(payload) if payload is not None else None
+        if error is None:
+            error = ExceptionStandIn(name, message)
+        if notes:
+            vars(error)["__notes__"] = list(notes)
+        made.append(error.with_traceback(_traceback(where)))
+    for error, (*_, cause, context, suppress) in zip(made, records, strict=True):
+        _set(error, "__cause__", made[cause] if cause >= 0 else None)
+        _set(error, "__context__", made[context] if context >= 0 else None)
+        _set(error, "__suppress_context__", suppress)
+    return made[0]
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """`error.add_note(note)`, also for classes that forbid it (frozen dataclasses), and each note once."""
+    notes = vars(error).setdefault("__notes__", [])
+    if isinstance(notes, list) and note not in notes:
+        notes.append(note)
+
+
+def _set(error: BaseException, name: str, value: object) -> None:
+    BaseException.__setattr__(error, name, value)  # noqa: PLC2801 - past a __setattr__ that forbids it
+
+
+def _notes(error: BaseException) -> tuple[str, ...]:
+    notes = getattr(error, "__notes__", ())
+    return tuple(safe_str(note) for note in notes) if isinstance(notes, (list, tuple)) else ()
+
+
+def _payload(error: BaseException) -> tuple[bytes | None, tuple[str, ...]]:
+    """Bytes that rebuild the exception, tried out; and notes on what they leave out.
+
+    Three ways, the most faithful first: the class's own pickling, if what comes back is the same
+    type with the same arguments; the class, its arguments and its attributes without a call of `__init__`
+    (which may want other arguments: python/cpython#79492); the same without the attributes
+    that can't be pickled.
+    """
+    for way in (_by_itself, _by_parts, _by_picklable_parts):
+        try:
+            data, lost = way(error)
+            twin = pickle.loads(data)  # noqa: S301 - our own bytes, tried in the worker
+            twin = twin if isinstance(twin, BaseException) else _assemble(*twin)
+            if type_name(type(twin)) == type_name(type(error)) and _same_arguments(twin, error):
+                return data, lost
+        except BaseException:  # noqa: BLE001, S112 - the user's class may do anything; the next way is tried
+            continue
+    return None, ()
+
+
+def _by_itself(error: BaseException) -> tuple[bytes, tuple[str, ...]]:
+    return dumps(error), ()
+
+
+def _by_parts(error: BaseException) -> tuple[bytes, tuple[str, ...]]:
+    return dumps((type(error), error.args, dict(vars(error)))), ()
+
+
+def _by_picklable_parts(error: BaseException) -> tuple[bytes, tuple[str, ...]]:
+    kept, lost = {}, []
+    for name, value in vars(error).items():
+        try:
+            pickle.loads(dumps(value))  # noqa: S301 - our own bytes
+            kept[name] = value
+        except BaseException:  # noqa: BLE001 - said in a note
+            lost.append(f"woflo: the attribute {name!r} can't be pickled and stayed behind")
+    return dumps((type(error), error.args, kept)), tuple(lost)
+
+
+def _assemble(cls: type[BaseException], args: tuple[object, ...], state: dict[str, object]) -> BaseException:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    vars(error).update(state)
+    return error
+
+
+def _same_arguments(one: BaseException, other: BaseException) -> bool:
+    """Whether two exceptions of one type say the same; exceptions inside compare by their types."""
+    if isinstance(one, BaseExceptionGroup) and isinstance(other, BaseExceptionGroup):
+        return one.message == other.message and len(one.exceptions) == len(other.exceptions)
+    return safe_str(one) == safe_str(other) and len(one.args) == len(other.args)
+
+
+def _revive(payload: bytes) -> BaseException | None:
+    try:
+        twin = pickle.loads(payload)  # noqa: S301 - from our own worker
+        return twin if isinstance(twin, BaseException) else _assemble(*twin)
+    except BaseException:  # noqa: BLE001 - its __setstate__ may do anything; a stand-in takes its place
+        return None
+
+
+def _frame_here() -> FrameType:
+    return sys._getframe()  # noqa: SLF001 - the only way to a frame object
+
+
+def _traceback(where: tuple[Place, ...]) -> TracebackType | None:
+    """A traceback whose frames carry other files' names and lines (no code of theirs runs)."""
+    from types import FunctionType, TracebackType  # noqa: PLC0415
+
+    tb: TracebackType | None = None
+    for file, line, function in reversed(where):
+        code = _frame_here.__code__.replace(co_filename=file, co_name=function, co_qualname=function)
+        frame = FunctionType(code, {"sys": sys})()
+        tb = TracebackType(tb, frame, -1, line)  # -1: no columns are known, so none are marked
+    return tb
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """The exception, its cause (or context), that one's, …: iterative, each once."""
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)

@@ -1,0 +1,91 @@
+"""Who listens, and how they are told.
+
+The runs call this file on their way; it costs one look at `listening` while nobody listens.
+Observers are called in the process that owns the run, in whichever thread learnt the fact, with no
+lock held; one that raises is named once and dropped. The events themselves and the log are in
+`events`, imported when the first one is wanted.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from woflo.events import Event
+    from woflo.result import Failure
+    from woflo.runners.base import BaseTaskRun
+
+verbose = os.environ.get("WOFLO_LOG", "").lower() == "debug"
+observers: list[Callable[[Event], object]] = []
+listening = verbose  # whether successes and starts interest anybody; failures always do
+
+unseen: dict[tuple[int, int], str] = {}  # (id of the task, number) -> name of a failed run that nobody asked about
+
+
+class Observation:
+    """An observer's registration: ends with `close()`, or with the `with` block."""
+
+    def __init__(self, callback: Callable[[Event], object]) -> None:
+        self._callback = callback
+        observers.append(callback)
+        _update()
+
+    def close(self) -> None:
+        """Stop observing; a second call does nothing."""
+        drop(self._callback)
+
+    def __enter__(self) -> Observation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def drop(callback: Callable[[Event], object]) -> None:
+    """Forget an observer; does nothing if it is gone already."""
+    if callback in observers:
+        observers.remove(callback)
+    _update()
+
+
+def _update() -> None:
+    global listening  # noqa: PLW0603 - one flag that the hot path reads
+    listening = verbose or bool(observers)
+
+
+def pending(run: BaseTaskRun[object]) -> None:
+    """A run was made that can't start yet. Call it only while `listening`."""
+    from woflo import events  # noqa: PLC0415 - dataclasses cost 8 ms at import
+
+    events.emit(events.RunPending(*events.names(run)))
+
+
+def started(run: BaseTaskRun[object]) -> None:
+    """An attempt was started. Call it only while `listening`."""
+    from woflo import events  # noqa: PLC0415
+
+    events.emit(events.RunStarted(*events.names(run)))
+
+
+def retrying(run: BaseTaskRun[object], failure: Failure, delay: float) -> None:
+    """An attempt failed and another one follows."""
+    from woflo import events  # noqa: PLC0415
+
+    events.emit(events.RunRetrying(*events.names(run), failure, delay))
+
+
+def ended(run: BaseTaskRun[object], failure: Failure | None) -> None:
+    """A run ended. Without a failure, call it only while `listening`."""
+    from woflo import events  # noqa: PLC0415
+
+    events.emit(events.RunEnded(*events.names(run), failure, run.seconds))
+
+
+def broken(what: str, error: BaseException) -> None:
+    """An observer or a callback of the user's raised; it is named, and the run doesn't notice."""
+    from woflo import events  # noqa: PLC0415
+
+    events.emit(events.ObserverFailed(what, error))

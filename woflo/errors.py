@@ -1,0 +1,70 @@
+"""Every exception that a user can catch, except the failures of runs (`result`).
+
+Split by who can mend it: `UsageError` is the program's, a task's own exception is the
+task's, `InternalError` is ours. Fields go to `super().__init__`, the text is built in
+`__str__`: so every exception here survives pickling.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ExceptionStandIn", "InternalError", "TaskStopped", "UsageError", "WaitTimeout"]
+
+
+class UsageError(ValueError):
+    """The program uses woflo wrongly; raised before anything starts."""
+
+
+class InternalError(RuntimeError):
+    """A defect in woflo itself: please report it."""
+
+
+class WaitTimeout(TimeoutError):
+    """A wait ran out (`get_result(timeout=...)`); the run itself goes on.
+
+    Args:
+        what: what was waited for, for instance the name of a run.
+        seconds: how long the caller was ready to wait.
+    """
+
+    def __init__(self, what: str, seconds: float) -> None:
+        super().__init__(what, seconds)
+
+    def __str__(self) -> str:
+        what, seconds = self.args
+        return f"{what} has not ended within {seconds:g} s; it goes on"
+
+
+class TaskStopped(BaseException):  # noqa: N818 - named like KeyboardInterrupt, whose kin it is
+    """Raised inside a task when its run is stopped or timed out.
+
+    Not an `Exception`, so that a task's own `except Exception` lets it pass; `finally`
+    blocks run. It is thrown by the worker's SIGTERM handler, into the thread of a
+    `ThreadTaskRun`, never into the caller.
+    """
+
+
+class ExceptionStandIn(Exception):  # noqa: N818 - it stands for an exception, it is not one more error
+    """Stands for a task's exception that can't be pickled or can't be rebuilt.
+
+    Notes, causes and the traceback of the original are attached as usual.
+
+    Args:
+        type_name: module and qualified name of the original's class.
+        message: the original's `str()`.
+    """
+
+    def __init__(self, type_name: str, message: str) -> None:
+        super().__init__(type_name, message)
+
+    @property
+    def type_name(self) -> str:
+        """The name of the original's class, with its module."""
+        return str(self.args[0])
+
+    @property
+    def message(self) -> str:
+        """What `str()` of the original said."""
+        return str(self.args[1])
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.message}"

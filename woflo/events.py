@@ -1,0 +1,186 @@
+"""The facts that woflo tells, and the log that is made of them.
+
+Every event is frozen and tells of something past. Observers (`woflo.observe`) get them in the
+process that owns the run, as soon as the fact is known there. The log is written through loguru,
+which is imported when there is something to write and never reconfigured. It holds no argument values.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from woflo import _notify
+from woflo._exceptions import safe_str, type_name
+from woflo.result import DependencyFailure, Failure, StoppedFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from woflo.runners.base import BaseTaskRun
+
+__all__ = ["Event", "ObserverFailed", "RunEnded", "RunPending", "RunRetrying", "RunStarted", "observe"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class _RunEvent(Event):
+    """Something that happened to a run.
+
+    Attributes:
+        run: the run's name.
+        task: the task's name.
+        attempt: the attempt it concerns, from 1.
+        attempts: how many there can be.
+        runner: the name of the runner's class.
+        pid: the worker's process, if it has one of its own and it is known.
+    """
+
+    run: str
+    task: str
+    attempt: int
+    attempts: int
+    runner: str
+    pid: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunPending(_RunEvent):
+    """A run was made that can't start yet: its inputs are unfinished, or no slot is free."""
+
+    at: float = field(default_factory=time.monotonic, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted(_RunEvent):
+    """An attempt was started."""
+
+    at: float = field(default_factory=time.monotonic, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRetrying(_RunEvent):
+    """An attempt failed; the next one follows after `delay` seconds."""
+
+    failure: Failure
+    delay: float
+    at: float = field(default_factory=time.monotonic, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded(_RunEvent):
+    """A run has its outcome: `failure` is None if it succeeded; `seconds` is what its last attempt took."""
+
+    failure: Failure | None
+    seconds: float
+    at: float = field(default_factory=time.monotonic, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ObserverFailed(Event):
+    """An observer or a done-callback raised; an observer that did is dropped."""
+
+    name: str
+    error: BaseException
+    at: float = field(default_factory=time.monotonic, kw_only=True)
+
+
+def observe(callback: Callable[[Event], object]) -> _notify.Observation:
+    """Have `callback(event)` called for every event of this process's runs from now on.
+
+    It is called in whichever thread learnt the fact, with no lock held, and may call anything. If it
+    raises, it is named in the log and dropped.
+
+    Returns:
+        The registration: `close()` ends it, and so does the end of its `with` block.
+    """
+    return _notify.Observation(callback)
+
+
+def names(run: BaseTaskRun[object]) -> tuple[str, str, int, int, str, int | None]:
+    """What every event of a run begins with."""
+    return run.name, run.task.name, run.attempt, run.attempts, type(run).__name__, run.pid
+
+
+def emit(event: Event) -> None:
+    """Tell the log, then every observer."""
+    _log(event)
+    for observer in tuple(_notify.observers):
+        try:
+            observer(event)
+        except Exception as error:  # noqa: BLE001 - an observer must not change a result
+            _notify.drop(observer)
+            emit(ObserverFailed(getattr(observer, "__qualname__", None) or repr(observer), error))
+
+
+def _log(event: Event) -> None:
+    if isinstance(event, RunRetrying):
+        cause = event.failure.__cause__ or event.failure
+        _write(
+            "WARNING",
+            f"{event.run}: attempt {event.attempt} of {event.attempts} failed, again in {event.delay:g} s: {_one_line(cause)}",
+            event,
+        )
+    elif isinstance(event, ObserverFailed):
+        _write("ERROR", f"{event.name} raised {_one_line(event.error)}; the run does not notice", event)
+    elif isinstance(event, RunEnded) and event.failure is not None and not isinstance(event.failure, StoppedFailure):
+        trace = "" if isinstance(event.failure, DependencyFailure) else event.failure.traceback
+        _write("ERROR", f"{_whole(event.failure)}\n{trace}".rstrip(), event)
+    elif _notify.verbose:
+        _write("DEBUG", _told(event), event)
+
+
+def _whole(failure: Failure) -> str:
+    return safe_str(failure)
+
+
+def _told(event: Event) -> str:
+    if isinstance(event, RunEnded):
+        how = "ended" if event.failure is None else "was stopped"
+        return f"{event.run} {how} after {event.seconds:.3f} s"
+    if isinstance(event, RunStarted):
+        return f"{event.run} started, attempt {event.attempt} of {event.attempts}" + (f", pid {event.pid}" if event.pid else "")
+    if isinstance(event, RunPending):
+        return f"{event.run} is pending"
+    return repr(event)
+
+
+def _one_line(error: BaseException) -> str:
+    text = safe_str(error)
+    name = type_name(type(error))
+    return f"{name}: {text}" if text else name
+
+
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127) if chr(code) not in "\n\t"}
+
+
+def _write(level: str, text: str, event: Event) -> None:
+    """One record through loguru, with control characters escaped: a message can't forge a line's colours."""
+    from loguru import logger  # noqa: PLC0415 - 30 ms, and its import adds its own default sink
+
+    names_only = {name: getattr(event, name) for name in ("run", "task", "attempt") if hasattr(event, name)}
+    logger.bind(**names_only).log(level, "{}", text.translate(_ESCAPES))
+
+
+def report_unseen() -> None:
+    """One line that counts the failures that nobody looked at; called when the process ends."""
+    if not _notify.unseen:
+        return
+    runs = list(_notify.unseen.values())
+    _notify.unseen.clear()
+    shown = ", ".join(runs[:10]) + (f", … ({len(runs) - 10} more)" if len(runs) > 10 else "")  # noqa: PLR2004 - a line's worth
+    from loguru import logger  # noqa: PLC0415
+
+    logger.error("{}", f"woflo: {len(runs)} failed run{'s' * (len(runs) != 1)} that nobody looked at: {shown}")
+
+
+def warn(text: str) -> None:
+    """A warning of woflo's own, in the log."""
+    from loguru import logger  # noqa: PLC0415
+
+    logger.warning("{}", text)

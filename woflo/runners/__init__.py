@@ -1,0 +1,46 @@
+"""The runners: where runs execute. Each is a class of TaskRun, imported when it is first used."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from woflo.runners.asynchronous import AsyncTaskRun
+    from woflo.runners.base import BaseTaskRun
+    from woflo.runners.multiprocess import ForkProcess, MultiprocessTaskRun, SpawnProcess
+    from woflo.runners.sequential import SequentialTaskRun
+    from woflo.runners.thread import ThreadTaskRun
+
+__all__ = [
+    "AsyncTaskRun",
+    "BaseTaskRun",
+    "ForkProcess",
+    "MultiprocessTaskRun",
+    "SequentialTaskRun",
+    "SpawnProcess",
+    "ThreadTaskRun",
+]
+
+_MODULES = {
+    "AsyncTaskRun": "asynchronous",
+    "BaseTaskRun": "base",
+    "ForkProcess": "multiprocess",
+    "MultiprocessTaskRun": "multiprocess",
+    "SequentialTaskRun": "sequential",
+    "SpawnProcess": "multiprocess",
+    "ThreadTaskRun": "thread",
+}
+
+
+def __getattr__(name: str) -> object:
+    module = _MODULES.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found: object = getattr(import_module(f"{__name__}.{module}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,119 @@
+"""The end of the program: what becomes of the runs that are still under way.
+
+At a script's end all runs are carried out, pending ones too, before the interpreter starts to finalise. After an
+unhandled exception or Ctrl-C they are stopped within the grace. Ctrl-C during the wait does the same, and then the process dies
+by SIGINT, as the shell expects; a second one ends at once. Failures that nobody looked at are counted in one line.
+"""
+
+from __future__ import annotations
+
+import _signal
+import atexit
+import os
+import sys
+from time import monotonic
+
+from woflo import _notify
+from woflo.result import StoppedFailure
+from woflo.runners import base
+
+_MARGIN = 0.5  # seconds after the grace for what was killed to be collected
+
+
+def register() -> None:
+    """Have the interpreter call us: once before it waits for threads (earlier than atexit), and once as an atexit function."""
+    import threading  # noqa: PLC0415
+
+    atexit.register(_at_exit)
+    try:
+        threading._register_atexit(_before_threads_end)  # type: ignore[attr-defined] # noqa: SLF001 - as concurrent.futures does
+    except (AttributeError, RuntimeError):  # another Python, or the end has begun: the atexit function alone
+        return
+
+
+def _before_threads_end() -> None:
+    base.exiting = True
+    _finish_or_die()
+
+
+def _at_exit() -> None:
+    """Runs that were started since, by threads or by other exit functions."""
+    base.exiting = True
+    _finish_or_die()
+    base.closed = True
+    if _notify.unseen:
+        from woflo import events  # noqa: PLC0415
+
+        events.report_unseen()
+
+
+def _finish_or_die() -> None:
+    try:
+        finish(stop=_died_of_exception())
+    except KeyboardInterrupt:
+        try:
+            finish(stop=True)
+        except KeyboardInterrupt:  # once more: no more patience
+            supervisor = base.timers()
+            supervisor.kill_all()
+            supervisor.settle(monotonic() + base.GRACE)
+        _die_by_interrupt()
+
+
+def _died_of_exception() -> bool:
+    """Whether an exception that nobody handled is what ends the program."""
+    return getattr(sys, "last_value", None) is not None and not base.interactive() and not sys.flags.interactive
+
+
+def _die_by_interrupt() -> None:
+    """Run what else is registered for the exit, then die by SIGINT: the shell sees 130 and stops its script."""
+    base.closed = True
+    atexit.unregister(_at_exit)
+    if _notify.unseen:
+        from woflo import events  # noqa: PLC0415
+
+        events.report_unseen()
+    atexit._run_exitfuncs()  # noqa: SLF001 - they would be lost
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            try:
+                stream.flush()
+            except (OSError, ValueError):  # its reader is gone
+                continue
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    os.kill(os.getpid(), _signal.SIGINT)
+
+
+def finish(*, stop: bool) -> None:
+    """Carry out all runs of this process, or stop them; then collect every worker.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C while waiting.
+    """
+    if stop:
+        _stop_all()
+    else:
+        while base.live:
+            for run in list(base.live):
+                run._look()  # noqa: SLF001
+                if run._result is None and run.stranded():  # noqa: SLF001
+                    run._settle(run.named(StoppedFailure("its event loop no longer runs")))  # noqa: SLF001
+                elif run._result is None:  # noqa: SLF001
+                    run._wait(None)  # noqa: SLF001
+    supervisor = base.existing_supervisor()
+    if supervisor is not None:
+        supervisor.settle(monotonic() + base.GRACE + _MARGIN if stop else None)
+
+
+def _stop_all() -> None:
+    """Ask all runs to end; those that don't within the grace are ended or abandoned."""
+    deadline = monotonic() + base.GRACE + _MARGIN
+    runs = list(base.live)
+    for run in runs:
+        run.stop(base.GRACE, wait=False)
+    for run in runs:
+        if not run.stranded():
+            run._wait(max(0.0, deadline - monotonic()))  # noqa: SLF001
+    supervisor = base.existing_supervisor()
+    if supervisor is not None and not supervisor.settle(deadline):
+        supervisor.kill_all()

@@ -1,0 +1,283 @@
+"""Starting a worker, and the parent's handle on it.
+
+Two ways: `fork` (our own: socketpair, fork, close, pidfd, in that order under the supervisor's lock) and `spawn` (a fresh
+interpreter, through multiprocess' machinery; also what `fork` falls back to while CPython 3.12.0 and 3.12.1 refuse to
+fork at exit). Descriptors per live worker: its channel and its pidfd; a failed start leaves none.
+"""
+
+from __future__ import annotations
+
+import _signal
+import _socket
+import os
+import sys
+from _thread import _count as thread_count
+
+from woflo.runners import _poller, _shipping, base
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from woflo.runners._slots import Slots
+
+_ALL_SIGNALS = frozenset(range(1, getattr(_signal, "NSIG", 65))) - {32, 33}  # the two that glibc keeps to itself
+_CATCHABLE = tuple(number for number in range(1, 32) if number not in {9, 19})  # SIGKILL and SIGSTOP can't be handled
+_threads_named = False
+
+
+class Worker:
+    """The parent's handle on one worker process; guarded by the supervisor's lock."""
+
+    __slots__ = ("body_fds", "channel", "data", "fd", "gone", "lent", "open", "pid", "process_key", "run", "slots", "timed_out", "told", "token")
+
+    def __init__(self, run: Any, pid: int, channel: Any, slots: Slots | None, token: bytes | None) -> None:
+        self.run = run
+        self.pid = pid
+        self.channel = channel
+        self.fd: int = channel.fileno() if channel is not None else -1
+        self.process_key = -1
+        self.slots = slots
+        self.token = token
+        self.data = b""
+        self.body_fds: list[int] = []  # memfds that came with frames
+        self.open = True  # whether the poller watches the channel
+        self.lent = False  # whether the worker has lent its token
+        self.told = False  # whether its result or its death has been noted
+        self.timed_out = False
+        self.gone = False  # reaped: its number may be somebody else's
+
+    def wanted(self, usual: int) -> int:
+        """How many bytes to ask the channel for: the rest of a frame that has begun, or the usual."""
+        if len(self.data) >= _shipping.HEADER_BYTES:
+            size = int.from_bytes(self.data[1:9], "little")
+            return max(usual, min(size, _shipping.INLINE_BYTES))
+        return usual
+
+    def adopt(self, raw: bytes) -> None:
+        """Keep the descriptors that came with a message."""
+        for at in range(0, len(raw) - len(raw) % 4, 4):
+            self.body_fds.append(int.from_bytes(raw[at : at + 4], sys.byteorder))
+
+    def next_frame(self) -> tuple[bytes, Any] | None:
+        """The next complete frame: its kind, and its body or the descriptor it is in; None if there is none yet."""
+        data = self.data
+        if len(data) < _shipping.HEADER_BYTES:
+            return None
+        kind, size = data[:1], int.from_bytes(data[1:9], "little")
+        if kind not in _shipping.KINDS or (kind != _shipping.LARGE and size > 2 * _shipping.INLINE_BYTES):
+            self.data = b""  # not ours: the task has written into the channel; what follows can't be trusted
+            return None
+        if kind == _shipping.LARGE:
+            if len(data) < _shipping.HEADER_BYTES + 1 or not self.body_fds:
+                return None
+            self.data = data[_shipping.HEADER_BYTES + 1 :]
+            return data[9:10], self.body_fds.pop(0)
+        end = _shipping.HEADER_BYTES + size
+        if len(data) < end:
+            return None
+        self.data = data[end:]
+        return kind, data[9:end]
+
+    def signal(self, number: int) -> None:
+        """Signal the worker's group, as long as it is not reaped. Needs the supervisor's lock."""
+        if self.gone:
+            return
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:  # it has no group of its own yet: it was started a moment ago
+            try:
+                os.kill(self.pid, number)
+            except ProcessLookupError:  # ended, and reaped by somebody else (waitpid(-1), SIGCHLD ignored)
+                return
+        except PermissionError:  # only strangers are left in the group (a task changed its user)
+            return
+
+    def reap(self) -> int | None:
+        """End what is left of the group, then collect the leader; its exit code, negative for a signal, None if stolen."""
+        try:
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:  # the application reaped it: the number may be anybody's, no signal is safe
+            self.gone = True
+            return None
+        self.signal(_signal.SIGKILL)
+        try:
+            _, status = os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            self.gone = True
+            return None
+        self.gone = True
+        return os.waitstatus_to_exitcode(status)
+
+    def close(self) -> None:
+        """Close what the parent holds of it."""
+        self.channel.close()
+        if self.process_key >= 0:
+            os.close(self.process_key)
+        for fd in self.body_fds:
+            os.close(fd)
+
+    def end(self, grace: float) -> None:
+        """SIGTERM to the group now, SIGKILL after `grace` seconds."""
+        from woflo.runners import _supervisor  # noqa: PLC0415 - it imports this module
+
+        supervisor = _supervisor.get()
+
+        def kill() -> None:
+            with supervisor.lock:
+                self.signal(_signal.SIGKILL)
+
+        with supervisor.lock:
+            self.signal(_signal.SIGTERM if grace > 0 else _signal.SIGKILL)
+            self.signal(_signal.SIGCONT)  # a stopped process takes no SIGTERM
+        if grace > 0:
+            supervisor.call_later(grace, kill)
+
+    def overdue(self) -> None:
+        """The attempt's time is up."""
+        if not self.told:
+            self.timed_out = True
+            self.end(base.GRACE)
+
+
+def nobody(run: Any) -> Worker:
+    """The handle of a worker that could not be started."""
+    worker = Worker(run, 0, None, None, None)
+    worker.gone = worker.told = True
+    return worker
+
+
+def launch(run: Any, slots: Slots, token: bytes) -> Worker:
+    """Start a worker for a run's attempt. Needs the supervisor's lock.
+
+    Raises:
+        OSError: no process or descriptor is to be had now.
+    """
+    if run.spawns or not hasattr(os, "fork"):
+        return _spawn(run, slots, token)
+    try:
+        return _fork(run, slots, token)
+    except RuntimeError:
+        if not sys.is_finalizing() and not base.exiting:
+            raise
+        run.pack()  # CPython 3.12.0 and 3.12.1: no fork from the first moment of exit, but a fresh interpreter
+        return _spawn(run, slots, token)
+
+
+def _fork(run: Any, slots: Slots, token: bytes) -> Worker:
+    threads = thread_count()
+    if threads:
+        _name_the_risk()
+    else:  # with threads, the child gets fresh streams instead: flushing might wait for another thread's write
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                _flush(stream)
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
+    try:
+        ours.setblocking(False)  # noqa: FBT003
+        signals = _handled() if "signal" in sys.modules else []
+        mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS) if signals else None
+        try:
+            pid = os.fork()
+            if pid == 0:
+                from woflo.runners import _worker  # noqa: PLC0415 - loaded before by `prepare`
+
+                _worker.carry_out(run, theirs, threads > 0, mask, signals, slots, bool(token))
+        finally:
+            if mask is not None:
+                _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return _watched(Worker(run, pid, ours, slots, token))
+
+
+def _watched(worker: Worker) -> Worker:
+    try:
+        worker.process_key = _poller.watch_process(worker.pid)
+    except OSError:  # no descriptor left: this worker can't be watched, so it must not live
+        worker.signal(_signal.SIGKILL)
+        os.waitpid(worker.pid, 0)
+        worker.channel.close()
+        raise
+    return worker
+
+
+def _handled() -> list[int]:
+    """The signals that have a Python handler now, besides Python's own for SIGINT."""
+    found = [number for number in _CATCHABLE if callable(_signal.getsignal(number))]
+    if found == [_signal.SIGINT] and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        return []
+    return found
+
+
+def _flush(stream: Any) -> None:
+    try:
+        stream.flush()
+    except (OSError, ValueError):  # closed, or its reader is gone: the program's own business
+        return
+
+
+def _name_the_risk() -> None:
+    """Say once that a fork of a process with threads carries a risk, and what the cure is."""
+    global _threads_named  # noqa: PLW0603
+    if _threads_named:
+        return
+    threading = sys.modules.get("threading")
+    others = [] if threading is None else [t for t in threading.enumerate() if t is not threading.main_thread()]
+    others = [t for t in others if type(t).__name__ != "_DummyThread" and not t.name.startswith("woflo-")]  # ours fork safely
+    if not others:
+        return
+    _threads_named = True
+    from woflo import events  # noqa: PLC0415
+
+    events.warn(
+        f"a process is forked while other threads are alive ({', '.join(t.name for t in others[:3])}{', …' if len(others) > 3 else ''}): "  # noqa: PLR2004
+        "a lock that one of them holds stays locked in the worker. If a task hangs, give it "
+        "runner=MultiprocessTaskRun.using(process_type=SpawnProcess)"
+    )
+
+
+def _spawn(run: Any, slots: Slots, token: bytes) -> Worker:
+    import pickle  # noqa: PLC0415
+    from multiprocess import spawn, util  # noqa: PLC0415 - 80 ms, for spawned workers only
+
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
+    parcel = -1
+    try:
+        ours.setblocking(False)  # noqa: FBT003
+        trackers = {}
+        for name in ("multiprocess", "multiprocessing"):
+            module = sys.modules.get(name + ".resource_tracker")
+            fd = getattr(getattr(module, "_resource_tracker", None), "_fd", None)
+            if fd is not None:
+                trackers[name] = fd
+        keys = {
+            name: bytes(sys.modules[name + ".process"].current_process().authkey)
+            for name in ("multiprocess", "multiprocessing")
+            if name + ".process" in sys.modules
+        }
+        settings = {"argv": sys.argv, "keys": keys, "trackers": trackers}
+        parcel = _shipping._memory_file()  # noqa: SLF001
+        with open(parcel, "wb", closefd=False) as file:  # noqa: PTH123
+            pickle.dump((settings, run.parcel.data), file, 5)
+        os.lseek(parcel, 0, os.SEEK_SET)
+        tokens = (slots.size, slots.reader, slots.writer)
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}; from woflo.runners._worker import spawned; "
+            f"spawned({theirs.fileno()}, {parcel}, {os.getpid()}, {tokens!r}, {bool(token)!r})"
+        )
+        command = [spawn.get_executable(), *util._args_from_interpreter_flags(), "-c", code]  # noqa: SLF001
+        passed = [theirs.fileno(), parcel, slots.reader, slots.writer, *trackers.values(), *run.parcel.fds]
+        pid = util.spawnv_passfds(spawn.get_executable(), command, passed)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+        if parcel >= 0:
+            os.close(parcel)
+    return _watched(Worker(run, pid, ours, slots, token))
+

@@ -1,0 +1,116 @@
+"""Which descriptors are readable, which processes have ended: one thread at a time asks.
+
+Linux: epoll and pidfds. macOS and the BSDs: kqueue. Elsewhere (Windows) there are no process runs that
+are watched by descriptor: see `_windows`. Other threads may add and remove while one is asleep in `wait`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["Poller", "watch_process"]
+
+
+class _EpollPoller:
+    """epoll: processes are watched by their pidfd, like any other descriptor."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def add(self, fd: int) -> None:
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def remove(self, fd: int) -> None:
+        self._epoll.unregister(fd)
+
+    add_process = add
+    remove_process = remove
+
+    def wait(self, seconds: float | None) -> list[int]:
+        """The keys (descriptors) that are ready; at most `seconds` of sleep, None: no limit."""
+        return [fd for fd, _ in self._epoll.poll(seconds)]
+
+    def close(self) -> None:
+        self._epoll.close()
+
+
+class _KqueuePoller:
+    """kqueue: a process is watched by its number; its key is the negative number, so that it is no descriptor's."""
+
+    def __init__(self) -> None:
+        self._kqueue: Any = select.kqueue()  # type: ignore[attr-defined,unused-ignore]
+
+    def fileno(self) -> int:
+        return int(self._kqueue.fileno())
+
+    def _change(self, ident: int, kind: int, flags: int, notes: int = 0) -> None:
+        event = select.kevent(ident, kind, flags, notes)  # type: ignore[attr-defined,unused-ignore]
+        self._kqueue.control([event], 0, 0)
+
+    def add(self, fd: int) -> None:
+        self._change(fd, select.KQ_FILTER_READ, select.KQ_EV_ADD)  # type: ignore[attr-defined,unused-ignore]
+
+    def remove(self, fd: int) -> None:
+        self._change(fd, select.KQ_FILTER_READ, select.KQ_EV_DELETE)  # type: ignore[attr-defined,unused-ignore]
+
+    def add_process(self, key: int) -> None:
+        flags = select.KQ_EV_ADD | select.KQ_EV_ONESHOT  # type: ignore[attr-defined,unused-ignore]
+        self._change(-key, select.KQ_FILTER_PROC, flags, select.KQ_NOTE_EXIT)  # type: ignore[attr-defined,unused-ignore]
+
+    def remove_process(self, key: int) -> None:
+        """Nothing to do: it was watched for one event."""
+
+    def wait(self, seconds: float | None) -> list[int]:
+        """The keys that are ready; at most `seconds` of sleep, None: no limit."""
+        process = select.KQ_FILTER_PROC  # type: ignore[attr-defined,unused-ignore]
+        return [-event.ident if event.filter == process else event.ident for event in self._kqueue.control(None, 64, seconds)]
+
+    def close(self) -> None:
+        self._kqueue.close()
+
+
+class _SelectPoller:
+    """select: where there is neither epoll nor kqueue; timers and wake-ups only."""
+
+    def __init__(self) -> None:
+        self._fds: set[int] = set()
+
+    def fileno(self) -> int:
+        return -1
+
+    def add(self, fd: int) -> None:
+        self._fds.add(fd)
+
+    def remove(self, fd: int) -> None:
+        self._fds.discard(fd)
+
+    add_process = add
+    remove_process = remove
+
+    def wait(self, seconds: float | None) -> list[int]:
+        """The keys that are ready; at most `seconds` of sleep, None: no limit."""
+        return select.select(list(self._fds), [], [], seconds)[0]
+
+    def close(self) -> None:
+        self._fds.clear()
+
+
+if hasattr(select, "epoll") and hasattr(os, "pidfd_open"):
+    Poller: Any = _EpollPoller
+elif hasattr(select, "kqueue"):
+    Poller = _KqueuePoller
+else:
+    Poller = _SelectPoller
+
+
+def watch_process(pid: int) -> int:
+    """A key by which a `Poller` watches a process: a new pidfd, or the negative number."""
+    return os.pidfd_open(pid) if Poller is _EpollPoller else -pid

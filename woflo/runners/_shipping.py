@@ -1,0 +1,276 @@
+"""What crosses between a process and its workers, as bytes: calls, results, frames.
+
+A call goes to a spawned worker by name where the worker can import it, by value (cloudpickle) where it can't, with the
+globals that its function names as they are now. A result comes back as one frame on the worker's channel: a kind,
+a length and that many bytes; a large one lies in a memfd (elsewhere an unlinked temporary file) whose descriptor comes with
+the frame, so that a worker never waits for its parent to read.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from array import array
+
+from woflo import _exceptions
+from woflo.errors import UsageError
+from woflo.result import Failure, Ok, StoppedFailure, TaskFailure
+from woflo.runners import base
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from socket import socket
+    from typing import Any, BinaryIO
+
+    from woflo.result import Result
+    from woflo.runners.base import BaseTaskRun, Call
+
+INLINE_BYTES = 65536  # frames up to this size fit into an empty socket buffer (208 KiB by default) without blocking
+HEADER_BYTES = 9
+OK, FAILURE, STOPPED, LARGE, LENT, HELD = b"O", b"F", b"S", b"M", b"L", b"H"
+KINDS = frozenset((OK, FAILURE, STOPPED, LARGE, LENT, HELD))
+_SOL_SOCKET, _SCM_RIGHTS = 1 if sys.platform == "linux" else 0xFFFF, 1
+
+NONE_FRAME = OK + (0).to_bytes(8, "little")  # the value None, the commonest of all, has no bytes
+
+
+# ------------------------------------------------------------------ calls
+
+
+class Parcel:
+    """A call, packed for a spawned worker: its bytes and the descriptors that they name."""
+
+    __slots__ = ("data", "fds")
+
+    def __init__(self, data: bytes, fds: list[int]) -> None:
+        self.data = data
+        self.fds = fds
+
+    def close(self) -> None:
+        """Close the descriptors; a second call does nothing."""
+        fds, self.fds = self.fds, []
+        for fd in fds:
+            os.close(fd)
+
+
+class _Popen:
+    """Stands where multiprocess keeps the process that is being spawned: its Locks, Values, Queues and Connections
+    hand over their descriptors through it."""
+
+    method = "spawn"
+
+    class DupFd:
+        def __init__(self, fd: int) -> None:
+            self.fd = fd
+
+        def detach(self) -> int:
+            return self.fd
+
+    def __init__(self) -> None:
+        self.fds: list[int] = []
+
+    def duplicate_for_child(self, fd: int) -> int:
+        """A copy that stays open until the worker has started, whatever the caller does with the original."""
+        self.fds.append(os.dup(fd))
+        return self.fds[-1]
+
+
+def pack(run: BaseTaskRun[Any]) -> Parcel:
+    """Pickle a run's call for a spawned worker, now.
+
+    Raises:
+        UsageError: an argument can't be pickled; names the way to it.
+    """
+    popen = _Popen()
+    contexts = [sys.modules[name] for name in ("multiprocess.context", "multiprocessing.context") if name in sys.modules]
+    for context in contexts:
+        context.set_spawning_popen(popen)  # type: ignore[attr-defined]
+    try:
+        return Parcel(dump_call(run), popen.fds)
+    except BaseException:
+        for fd in popen.fds:
+            os.close(fd)
+        raise
+    finally:
+        for context in contexts:
+            context.set_spawning_popen(None)  # type: ignore[attr-defined]
+
+
+def dump_call(run: BaseTaskRun[Any]) -> bytes:
+    """A run's call as bytes, for `load_call` in another process.
+
+    Raises:
+        UsageError: an argument can't be pickled; names the way to it.
+    """
+    task = run.task
+    try:
+        return _by_value((task, run.args, run.kwargs, run._number, run.attempt))  # noqa: SLF001
+    except Exception as error:
+        raise _cannot_travel(run, error) from error
+
+
+def load_call(data: bytes) -> Call:
+    """The call that `dump_call` packed, in another process: its run has the names, but can't be waited for."""
+    run: BaseTaskRun[Any] = base.BaseTaskRun()
+    run.task, run.args, run.kwargs, run._number, run.attempt = pickle.loads(data)  # noqa: S301, SLF001 - from our own parent
+    return base.Call(run)
+
+
+def _by_value(value: object) -> bytes:
+    import cloudpickle  # noqa: PLC0415 - 20 ms; nothing travels under fork
+
+    return bytes(cloudpickle.dumps(value, 5))
+
+
+def _cannot_travel(run: BaseTaskRun[Any], error: Exception) -> UsageError:
+    from woflo.runners import _inputs  # noqa: PLC0415 - for the message only
+
+    def refused(part: object) -> bool:
+        try:
+            _by_value(part)
+        except Exception:  # noqa: BLE001 - that is the question
+            return True
+        return False
+
+    named = {"args": run.args, "kwargs": run.kwargs}
+    for kind, parts in named.items():
+        if refused(parts):
+            way = kind + _inputs.path_to(parts, refused)
+            break
+    else:
+        way = "what the function refers to"
+    return UsageError(f"{run.name}: {way} can't be sent to another process: {_exceptions.safe_str(error)}")
+
+
+# ------------------------------------------------------------------ results
+
+
+def send_result(channel: socket, result: Result[Any], places: tuple[_exceptions.Place, ...]) -> None:
+    """In the worker: send the one frame that carries the result; never waits for the parent."""
+    if result.__class__ is Ok:
+        value = result.value  # type: ignore[union-attr]
+        if value is None:
+            channel.send(NONE_FRAME)
+            return
+        try:
+            _send_pickled(channel, OK, value)
+        except BaseException as error:  # noqa: BLE001 - the value's __reduce__ may do anything
+            _send_pickled(channel, FAILURE, _unpicklable(value, error))
+    elif type(result) is StoppedFailure:
+        _send_pickled(channel, STOPPED, places)
+    else:
+        try:
+            _send_pickled(channel, FAILURE, result)
+        except BaseException:  # noqa: BLE001 - a TaskFailure of the user's own making; its text and cause remain
+            plain = TaskFailure(_exceptions.safe_str(result))
+            plain.__cause__ = result.__cause__  # type: ignore[union-attr]
+            _send_pickled(channel, FAILURE, plain)
+
+
+def _unpicklable(value: object, error: BaseException) -> TaskFailure:
+    from woflo.runners import _inputs  # noqa: PLC0415 - for the message only
+
+    def refused(part: object) -> bool:
+        try:
+            _exceptions.dumps(part)
+        except BaseException:  # noqa: BLE001 - that is the question
+            return True
+        return False
+
+    way = _inputs.path_to(value, refused)
+    text = f"the result{way} can't be sent back: {_exceptions.type_name(type(error))}: {_exceptions.safe_str(error)}"
+    failure = TaskFailure(text)
+    error.__traceback__ = None
+    _exceptions.add_note(error, f"woflo: {text}")
+    failure.__cause__ = error
+    return failure
+
+
+class _Spill:
+    """A file for the pickler: small pickles stay in memory, large ones go into a memfd while they are made."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.size = 0
+        self.file: BinaryIO | None = None
+
+    def write(self, data: Any) -> int:
+        size = len(data) if type(data) is bytes else memoryview(data).nbytes
+        self.size += size
+        if self.file is None:
+            if self.size <= INLINE_BYTES:
+                self.parts.append(bytes(data))
+                return size
+            self.file = open(_memory_file(), "wb", buffering=0)  # noqa: SIM115 - handed on, then left to the exit
+            for part in self.parts:
+                _write_all(self.file, part)
+        _write_all(self.file, data)
+        return size
+
+
+def _write_all(file: BinaryIO, data: Any) -> None:
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[file.write(view) :]
+
+
+def _memory_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("woflo-result", os.MFD_CLOEXEC)
+    import tempfile  # noqa: PLC0415 - not on Linux
+
+    fd, path = tempfile.mkstemp(prefix="woflo-")
+    os.unlink(path)  # noqa: PTH108 - it lives by its descriptor
+    return fd
+
+
+def _send_pickled(channel: socket, kind: bytes, value: object) -> None:
+    spill = _Spill()
+    try:
+        pickle.Pickler(spill, 5).dump(value)
+    except BaseException as first:
+        spill = _Spill()
+        try:
+            import cloudpickle  # noqa: PLC0415 - 20 ms; for lambdas and classes of a spawned __main__
+
+            cloudpickle.Pickler(spill, 5).dump(value)
+        except BaseException as second:
+            raise first from (None if type(first) is type(second) else second)
+    if spill.file is None:
+        channel.sendall(kind + spill.size.to_bytes(8, "little") + b"".join(spill.parts))
+    else:
+        fds = array("i", [spill.file.fileno()])
+        header = LARGE + spill.size.to_bytes(8, "little")
+        channel.sendmsg([header + kind], [(_SOL_SOCKET, _SCM_RIGHTS, fds)])
+
+
+def frame(kind: bytes) -> bytes:
+    """A frame without a body."""
+    return kind + (0).to_bytes(8, "little")
+
+
+def load_result(kind: bytes, body: bytes, file: int | None) -> tuple[bytes, Any]:
+    """In the parent: what a frame carries: its kind and the value, the Failure or the places.
+
+    Raises:
+        BaseException: whatever the value's own classes raise while they are rebuilt.
+    """
+    if file is None:
+        return kind, pickle.loads(body) if body else None  # noqa: S301 - from our own worker
+    with open(file, "rb", closefd=False) as stream:
+        return kind, pickle.load(stream)  # noqa: S301 - from our own worker
+
+
+def broken_result(error: BaseException) -> Failure:
+    """The failure of a run whose result arrived whole but can't be rebuilt in this process."""
+    failure = TaskFailure(f"its result can't be rebuilt here: {_exceptions.type_name(type(error))}: {_exceptions.safe_str(error)}")
+    failure.__cause__ = error.with_traceback(_exceptions.skip_ours(error.__traceback__))
+    return failure
+
+
+def broken_call(error: BaseException) -> Failure:
+    """The failure of a run whose call can't be rebuilt in the spawned worker (its module raises at import…)."""
+    failure = TaskFailure(f"its call can't be rebuilt in the worker: {_exceptions.type_name(type(error))}: {_exceptions.safe_str(error)}")
+    failure.__cause__ = error.with_traceback(_exceptions.skip_ours(error.__traceback__))
+    return failure

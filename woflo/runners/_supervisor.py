@@ -1,0 +1,527 @@
+"""The parent's side: a result, or a death certificate, for every worker; and everything that falls due.
+
+                     start(run)                     a worker's channel            its pidfd
+    user's thread ──────────────▶ Supervisor ◀────── frame: the result ◀────── death, with what the channel
+                                    │   ▲                                        still holds read first
+                  pending, timers ──┘   └── step(): one thread at a time
+
+Whoever waits, pumps: a thread that blocks on a run drives the steps; others sleep and one of them takes over when it leaves. An
+event loop watches the poller's descriptor and takes steps that don't block; so do `start` and `is_running`. A
+background thread exists exactly while something can fall due with nobody waiting (`attend`).
+
+Rules. 1: `lock` is held while the tables change and around fork, never while sleeping or while the user's code runs.
+2: a result is decoded and a run is finished after the step, by the thread that took it, with no lock held.
+3: a complete frame is the result, whatever became of the worker; a death counts only when the pidfd says so and
+the channel is read to its end. 4: a group is signalled before its leader is reaped (its number is ours till then).
+5: every part of a step can be cut short by Ctrl-C and done again.
+"""
+
+from __future__ import annotations
+
+import _signal
+import errno
+import os
+from _thread import RLock, allocate_lock, start_new_thread
+from collections import deque
+from heapq import heappop, heappush
+from itertools import count
+from time import monotonic
+
+from woflo.errors import UsageError
+from woflo.result import WorkerFailure
+from woflo.runners import _launch, _shipping, base
+from woflo.runners._poller import Poller
+from woflo.runners._slots import Slots, default_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable
+    from socket import socket
+    from typing import Any
+
+    from woflo.runners._launch import Worker
+    from woflo.runners.base import BaseTaskRun, Waiter
+
+_READ_BYTES = 4096  # nearly every frame fits; a larger one is read in its own size
+_TIRED = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # try again when a worker has ended
+
+
+class Timer:
+    """Something to be done at a time; `cancel` keeps it from being done."""
+
+    __slots__ = ("action",)
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self.action: Callable[[], None] | None = action
+
+    def cancel(self) -> None:
+        """Don't do it; a second call does nothing."""
+        self.action = None
+
+
+class Supervisor:
+    """This process's workers, pending runs and timers."""
+
+    def __init__(self) -> None:
+        self.lock = RLock()  # type: ignore[call-arg] # see rule 1; re-entered by the fork hook
+        self.workers: dict[int, Worker] = {}  # by the descriptors (keys) that the poller reports
+        self.pending: deque[BaseTaskRun[Any]] = deque()
+        self._poller = Poller()
+        self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_reader, False)  # noqa: FBT003
+        os.set_blocking(self._wake_writer, False)  # noqa: FBT003
+        self._poller.add(self._wake_reader)
+        self._watched_slots: set[int] = set()  # token pipes in the poller, while runs are pending
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = count()
+        self._driver = allocate_lock()  # held by the thread that takes steps
+        self.driving: Waiter | None = None  # whom it is for, while it may be asleep in the poller
+        self._sleepers: list[Waiter] = []  # threads that would drive if the driver left
+        self._attended: set[BaseTaskRun[Any]] = set()
+        self._background: Waiter | None = None
+        self._finished: deque[tuple[Worker, bytes | None, Any]] = deque()  # collected, not yet told (rule 5)
+        self._loops: dict[AbstractEventLoop, int] = {}
+
+    # ------------------------------------------------------------------ starting
+
+    def start(self, run: Any) -> None:
+        """Start a run's attempt in a worker now, or leave it pending until there is a slot."""
+        self.nudge()
+        with self.lock:
+            if self.pending or not self._try(run):
+                run.mark_pending()
+                self.pending.append(run)
+                self._watch_slots(run)
+        if run.unattended_until_started():
+            self.attend(run)
+
+    def _try(self, run: Any) -> bool:
+        """Start a worker if there is a slot; False if not now. Needs the lock."""
+        slots = slots_of(type(run))
+        token = slots.take()
+        if token is None:
+            return False
+        try:
+            worker = _launch.launch(run, slots, token)
+        except OSError as error:
+            slots.give(token)
+            if error.errno in _TIRED and self.workers:
+                return False  # something of ours will end and make room
+            name = errno.errorcode.get(error.errno or 0, str(error.errno))
+            failure = WorkerFailure(f"the worker could not be started: {name}: {error.strerror}", errno=name)
+            self._finished.append((_launch.nobody(run), None, failure))
+            self.wake()
+            return True
+        except BaseException:
+            slots.give(token)
+            raise
+        self.workers[worker.process_key] = worker
+        self.workers[worker.fd] = worker
+        self._poller.add_process(worker.process_key)
+        self._poller.add(worker.fd)
+        run.pid = worker.pid
+        run.worker = worker
+        run.mark_started()
+        limit = run.task.timeout
+        if limit is not None:
+            run._clock = self.call_later(limit, worker.overdue)  # noqa: SLF001
+        return True
+
+    def _start_pending(self) -> None:
+        """Start what there are slots for, first come, first served. Needs the lock."""
+        while self.pending:
+            run = self.pending[0]
+            if run._result is None:  # noqa: SLF001 - else it was stopped while it was pending
+                try:
+                    if not self._try(run):
+                        return
+                except BaseException as error:  # noqa: BLE001 - it is this run's own (fork refused at exit…)
+                    self._finished.append((_launch.nobody(run), None, base.failure_from(run, error)))
+            if self.pending and self.pending[0] is run:
+                self.pending.popleft()
+        for fd in self._watched_slots:
+            self._poller.remove(fd)
+        self._watched_slots.clear()
+
+    def _watch_slots(self, run: Any) -> None:
+        """Another process of the tree may put a token back: the pipe tells."""
+        fd = slots_of(type(run)).reader
+        if fd not in self._watched_slots:
+            self._watched_slots.add(fd)
+            self._poller.add(fd)
+
+    # ------------------------------------------------------------------ steps
+
+    def _step(self, seconds: float | None) -> None:
+        """Sleep until something happens, at most `seconds`; take note of all of it. Only the driver calls this."""
+        if self._timers:
+            left = max(0.0, self._timers[0][0] - monotonic())
+            seconds = left if seconds is None else min(seconds, left)
+        events = self._poller.wait(None if seconds is None else max(0.0, seconds))
+        if not events and not self.pending:
+            return
+        with self.lock:
+            for key in events:
+                worker = self.workers.get(key)
+                if worker is not None:
+                    if key == worker.process_key:
+                        self._bury(worker)
+                    else:
+                        self._receive(worker)
+                elif key == self._wake_reader:
+                    self._drain_wake()
+            if self.pending:
+                self._start_pending()
+
+    def _drain_wake(self) -> None:
+        try:
+            os.read(self._wake_reader, 4096)
+        except BlockingIOError:
+            return
+
+    def _receive(self, worker: Worker) -> None:
+        """Read what the channel holds; note a frame as soon as it is complete. Needs the lock."""
+        while worker.open:
+            try:
+                data, ancillary, _, _ = worker.channel.recvmsg(worker.wanted(_READ_BYTES), 64)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, ancillary = b"", []
+            for _, _, raw in ancillary:
+                worker.adopt(raw)
+            if data:
+                worker.data += data
+                self._read_frames(worker)
+                if len(data) < _READ_BYTES:
+                    return
+                continue
+            self._deafen(worker)  # the end of file says nothing about a death: a grandchild may hold the other end open, or close it
+
+    def _read_frames(self, worker: Worker) -> None:
+        while (frame := worker.next_frame()) is not None:
+            kind, body = frame
+            if kind in {_shipping.LENT, _shipping.HELD}:
+                worker.lent = kind == _shipping.LENT
+                if worker.lent:
+                    continue
+            elif worker.told:
+                continue
+            else:
+                self._return_token(worker)
+                worker.told = True
+                self._finished.append((worker, kind, body))
+                self._deafen(worker)
+
+    def _deafen(self, worker: Worker) -> None:
+        if worker.open:
+            worker.open = False
+            self._poller.remove(worker.fd)
+
+    def _return_token(self, worker: Worker) -> None:
+        if worker.token is not None:
+            if not (worker.lent and worker.token):
+                worker.slots.give(worker.token)
+            worker.token = None
+
+    def _bury(self, worker: Worker) -> None:
+        """The process has ended: read its last words, end its group, reap it, close. Needs the lock."""
+        self._receive(worker)
+        self._deafen(worker)
+        status = worker.reap()
+        self._return_token(worker)
+        if not worker.told:
+            worker.told = True
+            self._finished.append((worker, None, status))
+        self._poller.remove_process(worker.process_key)
+        self.workers.pop(worker.process_key, None)
+        self.workers.pop(worker.fd, None)
+        worker.close()
+
+    def _tell(self) -> None:
+        """Finish the runs whose workers have reported or died, and do what is due. No lock is held."""
+        while self._finished:
+            try:
+                worker, kind, body = self._finished.popleft()
+            except IndexError:  # another thread took it
+                break
+            worker.run.take(worker, kind, body)
+        while self._timers and self._timers[0][0] <= monotonic():
+            with self.lock:
+                if not self._timers or self._timers[0][0] > monotonic():
+                    break
+                action = heappop(self._timers)[2].action
+            if action is not None:
+                action()
+
+    def nudge(self) -> None:
+        """Take one step that doesn't block, unless another thread is driving anyway."""
+        if self._driver.acquire(False):  # noqa: FBT003
+            try:
+                self._step(0.0)
+            finally:
+                self._driver.release()
+                self._pass_on()
+            self._tell()
+
+    def block(self, waiter: Waiter, deadline: float | None) -> None:
+        """Drive, or sleep while another thread drives, until the waiter is signalled or the deadline has passed."""
+        while not waiter.done:
+            left = None if deadline is None else deadline - monotonic()
+            if left is not None and left <= 0:
+                self.nudge()  # what has happened by now counts
+                return
+            self._drive_or_sleep(waiter, left)
+
+    def _drive_or_sleep(self, waiter: Waiter, seconds: float | None) -> None:
+        if self._driver.acquire(False):  # noqa: FBT003
+            self.driving = waiter
+            try:
+                # work of a step that Ctrl-C cut short, and a signal that came before `driving` was set
+                self._step(0.0 if self._finished or waiter.done else seconds)
+            finally:
+                self.driving = None
+                self._driver.release()
+                if self._sleepers:
+                    self._pass_on()
+            self._tell()
+            return
+        self._sleepers.append(waiter)
+        if self._driver.locked():  # else the driver left before it could see us: look again at once
+            waiter.sleep(seconds)
+        try:
+            self._sleepers.remove(waiter)
+        except ValueError:  # the driver woke us
+            pass
+
+    def _pass_on(self) -> None:
+        """The driver leaves: one of those asleep takes over; the background thread only if it is the only one."""
+        try:
+            self._sleepers.pop().wake()
+        except IndexError:
+            pass
+
+    def wake(self) -> None:
+        """Have the driver, if it is asleep in the poller, look again."""
+        try:
+            os.write(self._wake_writer, b"!")
+        except BlockingIOError:
+            pass
+
+    # ------------------------------------------------------------------ what falls due
+
+    def call_later(self, seconds: float, action: Callable[[], None]) -> Timer:
+        """Have `action()` called in `seconds`, by whoever takes the step then, with no lock held."""
+        timer = Timer(action)
+        when = monotonic() + seconds
+        with self.lock:
+            first = not self._timers or when < self._timers[0][0]
+            heappush(self._timers, (when, next(self._order), timer))
+        if first and self._driver.locked():
+            self.wake()
+        return timer
+
+    def attend(self, run: BaseTaskRun[Any]) -> None:
+        """Something can fall due for this run with nobody waiting: keep a background thread until it has ended."""
+        with self.lock:
+            run._attended = True  # noqa: SLF001
+            self._attended.add(run)
+            if run._result is not None:  # noqa: SLF001 - it ended meanwhile
+                self._attended.discard(run)
+                return
+            if self._background is not None:
+                return
+            self._background = waiter = base.Waiter()
+            try:
+                start_new_thread(self._run_background, (waiter,))
+            except RuntimeError:  # no thread to be had, or the interpreter is ending: whoever waits pumps, and the exit does
+                self._background = None
+
+    def dismiss(self, run: BaseTaskRun[Any]) -> None:
+        """The run has ended."""
+        self._attended.discard(run)
+        if not self._attended:
+            waiter = self._background
+            if waiter is not None:
+                waiter.done = True
+                waiter.wake()
+                if self.driving is waiter:
+                    self.wake()
+
+    def _run_background(self, waiter: Waiter) -> None:
+        while True:
+            with self.lock:
+                if not self._attended and not self._finished:
+                    self._background = None
+                    return
+                waiter.done = False
+            try:
+                self._drive_or_sleep(waiter, base.RECHECK)
+            except Exception as error:  # noqa: BLE001 - a defect of ours must not end the thread that others rely on
+                from woflo import _notify  # noqa: PLC0415
+
+                _notify.broken("woflo's background thread", error)
+
+    def attach(self, loop: AbstractEventLoop) -> Callable[[], None]:
+        """Let an event loop take the steps while somebody awaits there; returns what ends that."""
+        if self._loops.get(loop, 0) == 0:
+            loop.add_reader(self._poller.fileno(), self.nudge)
+        self._loops[loop] = self._loops.get(loop, 0) + 1
+        self.nudge()
+
+        def detach() -> None:
+            self._loops[loop] -= 1
+            if self._loops[loop] == 0:
+                del self._loops[loop]
+                if not loop.is_closed():
+                    loop.remove_reader(self._poller.fileno())
+
+        return detach
+
+    # ------------------------------------------------------------------ the end
+
+    def settle(self, deadline: float | None, worker: Worker | None = None) -> bool:
+        """Drive until every worker (or this one) has been collected; False if the deadline (monotonic) came first."""
+        waiter = base.Waiter()
+        while self._finished or (self.workers if worker is None else not worker.gone):
+            left = None if deadline is None else deadline - monotonic()
+            if left is not None and left <= 0:
+                return False
+            self._drive_or_sleep(waiter, base.RECHECK if left is None else min(left, base.RECHECK))
+        return True
+
+    def kill_all(self) -> None:
+        """SIGKILL to the group of every worker."""
+        with self.lock:
+            for worker in set(self.workers.values()):
+                worker.signal(_signal.SIGKILL)
+
+    def abandon(self) -> None:
+        """In a forked child: these descriptors are copies; the parent's workers and runs are the parent's."""
+        for key, worker in self.workers.items():
+            if key == worker.process_key:
+                worker.channel.close()
+                if key >= 0:
+                    os.close(key)
+        self._poller.close()  # close, never unregister: an epoll set is shared with the parent
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
+
+
+# ---------------------------------------------------------------------- one per process
+
+_supervisor: Supervisor | None = None
+_making = allocate_lock()
+_slots: dict[type, Slots] = {}
+_null: int = -1
+_hooked = False
+_kept: list[Any] = []
+_own_channel: socket | None = None  # in a worker: its end of its channel
+_own_slots: Slots | None = None  # in a worker: the slots that its token came from
+_own_token = False  # in a worker: whether it has a slot's token at the moment
+_blocked = 0  # in a worker: how many of its threads wait for runs
+
+
+def get() -> Supervisor:
+    """This process's supervisor, made at first use."""
+    global _supervisor  # noqa: PLW0603
+    found = _supervisor
+    if found is None:
+        with _making:
+            if _supervisor is None:
+                _hook()
+                _supervisor = base._supervisor = Supervisor()  # noqa: SLF001
+            found = _supervisor
+    return found
+
+
+def existing() -> Supervisor | None:
+    """This process's supervisor, if anything has needed one."""
+    return _supervisor
+
+
+def null() -> int:
+    """A descriptor of /dev/null, for the stdin of workers."""
+    global _null  # noqa: PLW0603
+    if _null < 0:
+        _null = os.open(os.devnull, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+    return _null
+
+
+def slots_of(runner: type) -> Slots:
+    """The slots that a runner's workers take: the tree's, or those of a class with a `max_running` of its own."""
+    owner = runner
+    for cls in runner.__mro__:
+        if "max_running" in vars(cls):
+            owner = cls
+            break
+    size = runner.max_running or default_size()  # type: ignore[attr-defined]
+    found = _slots.get(owner)
+    if found is None or found.size != size:
+        if type(size) is not int or size < 1:
+            raise UsageError(f"max_running must be a whole number from 1 up, not {size!r}")
+        found = _slots[owner] = Slots(size)  # of a changed size: runs that are under way keep the old ones
+    return found
+
+
+def _hook() -> None:
+    global _hooked  # noqa: PLW0603
+    if not _hooked and hasattr(os, "register_at_fork"):
+        _hooked = True
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
+def _before_fork() -> None:
+    """Whoever forks, the user's own `os.fork` too, waits until no other thread is inside a step."""
+    if _supervisor is not None:
+        _supervisor.lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    if _supervisor is not None:
+        _supervisor.lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _supervisor, _making, _own_channel, _own_token, _blocked  # noqa: PLW0603
+    old, _supervisor, base._supervisor = _supervisor, None, None  # noqa: SLF001
+    _making = allocate_lock()
+    _own_channel, _own_token, _blocked = None, False, 0
+    for slots in _slots.values():
+        slots.after_fork()
+    if old is not None:
+        _kept.append(old)  # nothing of it may be destroyed here
+        old.abandon()
+
+
+def become_worker(channel: socket, slots: Slots, *, held: bool) -> None:
+    """In a worker: know the own channel and token, so that waiting for a run of its own lends the token."""
+    global _own_channel, _own_slots, _own_token  # noqa: PLW0603
+    _own_channel, _own_slots, _own_token = channel, slots, held
+    if held:
+        base.waiting_hooks.append(_lend_or_reclaim)
+
+
+def inherit_slots(size: int, reader: int, writer: int) -> Slots:
+    """In a spawned worker: the tokens of the tree that it belongs to."""
+    base.BaseTaskRun.max_running = size
+    found = _slots[base.BaseTaskRun] = Slots(size, (reader, writer))
+    return found
+
+
+def _lend_or_reclaim(blocks: bool) -> None:  # noqa: FBT001 - the hook's signature
+    """Somebody else may use this worker's slot while all that it does is wait."""
+    global _blocked, _own_token  # noqa: PLW0603
+    _blocked += 1 if blocks else -1
+    slots = _own_slots
+    if slots is None or _own_channel is None:
+        return
+    if blocks and _own_token:
+        _own_token = False
+        _own_channel.send(_shipping.frame(_shipping.LENT))
+        slots.lend()
+    elif not blocks and _blocked == 0 and not _own_token and slots.reclaim():
+        _own_token = True
+        _own_channel.send(_shipping.frame(_shipping.HELD))
+

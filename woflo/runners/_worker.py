@@ -1,0 +1,317 @@
+"""The worker's side: a fresh process that carries out one attempt, sends one frame and is gone.
+
+It never waits for its parent. Its last act is SIGKILL to its own process group: what the task left behind (grandchildren,
+threads) ends with it. If the parent dies first, in any way, the kernel does the same: the worker's end of its
+channel is armed so that its hang-up sends SIGKILL to the group, without a thread and even while C code holds the GIL.
+
+Between fork and the task nothing may raise, print, or touch what belongs to the parent.
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+import sys
+
+from woflo import _exceptions
+from woflo.errors import TaskStopped
+from woflo.result import StoppedFailure
+from woflo.runners import _shipping, _supervisor, base
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from socket import socket
+    from types import FrameType
+    from typing import Any, NoReturn
+
+    from woflo.result import Result
+    from woflo.runners._slots import Slots
+    from woflo.runners.base import BaseTaskRun
+
+_F_SETOWN, _F_SETSIG, _O_ASYNC = 8, 10, 0o20000  # Linux: fcntl.h
+CHANNEL_LOST = 71  # exit code: the task closed its worker's channel
+_LEAVE_SECONDS = 2  # for multiprocessing's own clean-up after the result was sent: then SIGALRM ends the worker
+
+_places: tuple[_exceptions.Place, ...] = ()  # where the task was when it was asked to stop
+_armed = False  # whether SIGTERM raises TaskStopped: only while the task runs
+_run: BaseTaskRun[Any] | None = None
+
+
+def carry_out(run: BaseTaskRun[Any], channel: socket, streams: bool, mask: set[Any] | None, signals: list[int], slots: Slots, held: bool) -> NoReturn:  # noqa: FBT001, PLR0913 - once a process
+    """In a forked child: everything from its first instruction to its last.
+
+    Args:
+        run: the child's copy of the run.
+        channel: this worker's end; the parent's end is closed here already (by the fork hook).
+        streams: whether stdout and stderr must be made anew (the parent had threads: a lock of theirs may be held).
+        mask: the parent's signal mask, if it blocked all signals around the fork.
+        signals: those with a Python handler in the parent.
+        slots: the tree's slots.
+        held: whether the worker has a slot's token (its process's one free child has none).
+    """
+    try:
+        parent = os.getppid()
+        os.setpgid(0, 0)
+        inode = hang_on(channel, parent)
+        reset_signals(signals)
+        if mask is not None:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+        os.dup2(_supervisor.null(), 0)
+        if sys.stdin is not None:
+            sys.stdin = _empty_stdin
+        if streams:
+            renew_streams()
+        _settle_libraries()
+        _supervisor.become_worker(channel, slots, held=held)
+        context = run.context
+        if context is not None:
+            context.run(_main, run, channel, inode)
+        else:
+            _main(run, channel, inode)
+    except BaseException:  # noqa: BLE001 - Ctrl-C before the signals were reset; there is nobody to tell but the exit code
+        os._exit(70)
+    leave()
+
+
+def _main(run: BaseTaskRun[Any], channel: socket, inode: int) -> None:
+    global _armed, _run  # noqa: PLW0603 - the signal handler's state
+    _run = run
+    base.chosen.set(None)  # `use` reaches threads and coroutines, not workers
+    stopped = False
+    try:
+        _armed = True
+        result: Result[Any] = base.attempt(run) if not run._stop_asked else StoppedFailure("stopped")  # noqa: SLF001
+        _armed = False
+    except TaskStopped:  # it came between the task's last instruction and this one's
+        stopped = True
+    _armed = False
+    if stopped:
+        result = StoppedFailure("stopped")
+    run.args, run.kwargs = (), {}
+    flush()
+    if os.fstat(channel.fileno()).st_ino != inode:  # the task closed our channel, something else has its number
+        os._exit(CHANNEL_LOST)
+    _shipping.send_result(channel, result, _places)
+    finish_own_runs(result)
+
+
+def hang_on(channel: socket, parent: int) -> int:
+    """Tie this process's group to its parent's life; returns the channel's inode."""
+    fd = channel.fileno()
+    if sys.platform == "linux":
+        fcntl.fcntl(fd, _F_SETOWN, -os.getpid())
+        fcntl.fcntl(fd, _F_SETSIG, 9)
+        fcntl.fcntl(fd, fcntl.F_SETFL, _O_ASYNC)
+    else:
+        _watch_in_thread(channel)
+    if os.getppid() != parent:  # it died before the lifeline was armed
+        os.killpg(0, 9)
+    return os.fstat(fd).st_ino
+
+
+def _watch_in_thread(channel: socket) -> None:
+    """Where the kernel can't be the lifeline's reader: a thread reads it."""
+    import _thread  # noqa: PLC0415
+    import select  # noqa: PLC0415
+
+    fd = os.dup(channel.fileno())
+
+    def watch() -> None:
+        while True:
+            select.select([fd], [], [])
+            if not os.read(fd, 1):
+                os.killpg(0, 9)
+
+    _thread.start_new_thread(watch, ())
+
+
+def reset_signals(signals: list[int]) -> None:
+    """The parent's handlers are not the worker's; the terminal's signals are for the parent; SIGTERM stops the task."""
+    if signals:
+        _signal.set_wakeup_fd(-1)
+        for number in signals:
+            _signal.signal(number, _signal.SIG_DFL)
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+    _signal.signal(_signal.SIGTTIN, _signal.SIG_IGN)
+    _signal.signal(_signal.SIGTTOU, _signal.SIG_IGN)
+    _signal.signal(_signal.SIGTERM, _on_term)
+
+
+def _on_term(_number: int, frame: FrameType | None) -> None:
+    """SIGTERM: the task is asked to stop; the first one raises TaskStopped in it."""
+    global _armed, _places  # noqa: PLW0603
+    if _run is not None:
+        _run._stop_asked = True  # noqa: SLF001
+    if _armed:
+        _armed = False
+        _places = _exceptions.stack(frame)
+        raise TaskStopped
+
+
+class _EmptyInput:
+    """What `sys.stdin` is in a worker: always at its end."""
+
+    encoding, errors, newlines, closed, name, mode = "utf-8", "strict", None, False, "<no stdin in a worker>", "r"
+
+    def read(self, _size: int = -1) -> str:
+        return ""
+
+    readline = read
+
+    def readlines(self, _hint: int = -1) -> list[str]:
+        return []
+
+    def fileno(self) -> int:
+        return 0
+
+    def isatty(self) -> bool:
+        return False
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def __iter__(self) -> _EmptyInput:
+        return self
+
+    def __next__(self) -> str:
+        raise StopIteration
+
+
+_empty_stdin: Any = _EmptyInput()
+
+
+def renew_streams() -> None:
+    """Fresh stdout and stderr over the same descriptors: the old ones' locks may be held by threads that stayed behind.
+
+    What the old ones still hold is the parent's to write. A stream that the program replaced by one of its own is left alone.
+    """
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        old = getattr(sys, name)
+        if old is not None and old is getattr(sys, f"__{name}__"):
+            try:
+                new = open(fd, "w", encoding=old.encoding, errors=old.errors, closefd=False, buffering=1 if old.line_buffering else -1)  # noqa: PTH123, SIM115
+            except (OSError, AttributeError):
+                continue
+            setattr(sys, name, new)
+            setattr(sys, f"__{name}__", new)
+            _kept.append(old)  # its destructor would write the parent's text once more
+
+
+_kept: list[Any] = []
+
+
+def _settle_libraries() -> None:
+    """What multiprocessing (either of the two) and numpy want to be told in a child that they did not fork."""
+    modules = sys.modules
+    for name in ("multiprocess", "multiprocessing"):
+        process = modules.get(name + ".process")
+        if process is not None:
+            process._children = set()  # type: ignore[attr-defined] # noqa: SLF001
+        util = modules.get(name + ".util")
+        if util is not None:
+            util._finalizer_registry.clear()  # type: ignore[attr-defined] # noqa: SLF001
+            util._run_after_forkers()  # type: ignore[attr-defined] # noqa: SLF001
+    random = modules.get("numpy.random")
+    if random is not None:
+        random.seed()  # type: ignore[attr-defined] # the global generator: else all workers draw the same numbers
+
+
+def flush() -> None:
+    """Write out what the task printed, before its result is known."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            try:
+                stream.flush()
+            except Exception:  # noqa: BLE001, S112 - a closed or broken stream of the task's own; its result still counts
+                continue
+
+
+def finish_own_runs(result: Result[Any]) -> None:
+    """Carry out what the task started and did not wait for; a task that was stopped takes it along."""
+    if base.live:
+        from woflo.runners import _exit  # noqa: PLC0415
+
+        _exit.finish(stop=not result and isinstance(result, StoppedFailure))
+
+
+def leave() -> NoReturn:
+    """After the result is sent: multiprocessing's clean-up (queues are flushed), then the end of the whole group."""
+    utils: list[Callable[[], object]] = [
+        sys.modules[name]._exit_function for name in ("multiprocess.util", "multiprocessing.util") if name in sys.modules  # type: ignore[attr-defined] # noqa: SLF001
+    ]
+    if utils:
+        _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
+        _signal.alarm(_LEAVE_SECONDS)
+        for clean_up in utils:
+            try:
+                clean_up()
+            except BaseException:  # noqa: BLE001, S112 - the result is sent; somebody else's clean-up can't change it
+                continue
+        flush()
+    from woflo import _notify  # noqa: PLC0415
+
+    if _notify.unseen:
+        from woflo import events  # noqa: PLC0415
+
+        events.report_unseen()
+        flush()
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, 9)
+    os._exit(0)
+
+
+def spawned(channel_fd: int, parcel_fd: int, parent: int, slots: tuple[int, int, int], held: bool) -> NoReturn:  # noqa: FBT001
+    """In a spawned interpreter: `carry_out`, with everything read from descriptors."""
+    import _socket  # noqa: PLC0415
+    import pickle  # noqa: PLC0415
+
+    channel: Any = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, channel_fd)
+    try:
+        os.setpgid(0, 0)
+        inode = hang_on(channel, parent)
+        reset_signals([])
+        sys.stdin = _empty_stdin
+        _supervisor.become_worker(channel, _supervisor.inherit_slots(*slots), held=held)
+        with open(parcel_fd, "rb") as file:  # noqa: PTH123
+            settings, data = pickle.load(file)  # noqa: S301 - from our own parent
+        _adopt(settings)
+        try:
+            run = _shipping.load_call(data).run
+        except BaseException as error:  # noqa: BLE001 - the user's modules and classes may raise anything at import
+            run = base.BaseTaskRun()
+            failure = _shipping.broken_call(error)
+            flush()
+            _shipping.send_result(channel, failure, ())
+        else:
+            _main(run, channel, inode)
+    except BaseException as error:  # noqa: BLE001 - a worker that can't even begin says why, and leaves
+        sys.stderr.write(f"woflo: a spawned worker could not begin: {_exceptions.safe_str(error)}\n")
+        os._exit(70)
+    leave()
+
+
+def _adopt(settings: dict[str, Any]) -> None:
+    """The parent's command line and multiprocessing keys."""
+    sys.argv[:] = settings["argv"]
+    for name, key in settings["keys"].items():
+        import importlib  # noqa: PLC0415
+
+        process: Any = importlib.import_module(name + ".process")
+        process.current_process().authkey = key
+    for name, fd in settings["trackers"].items():
+        import importlib  # noqa: PLC0415
+
+        tracker: Any = importlib.import_module(name + ".resource_tracker")
+        tracker._resource_tracker._fd = fd  # noqa: SLF001 - as multiprocessing's own spawn_main does
+
+
+

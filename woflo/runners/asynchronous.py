@@ -1,0 +1,259 @@
+"""AsyncTaskRun: an event loop.
+
+On the running loop if the call is made on one, else on a loop of our own in a daemon thread, which ends when it is idle.
+A run belongs to its loop: when that closes, the run ends as StoppedFailure. A plain function runs in
+a thread of the loop (`asyncio.to_thread`), so that it never blocks it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from _thread import allocate_lock
+from contextvars import copy_context
+from time import monotonic
+
+from woflo import _exceptions, _notify
+from woflo.result import Ok, StoppedFailure
+from woflo.runners import base
+from woflo.runners.base import BaseTaskRun, current, failure_from, late
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from contextvars import Context
+    from typing import Any, TypeVar
+
+    R = TypeVar("R", covariant=True)  # noqa: PLC0105
+
+__all__ = ["AsyncTaskRun"]
+
+_IDLE_SECONDS = 1.0  # our own loop ends after so long without a run; starting one costs a millisecond
+_running_loop = asyncio._get_running_loop  # noqa: SLF001 - get_running_loop() without its exception
+
+
+class AsyncTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
+    """A run on an event loop: the running one, else one of woflo's own in a thread.
+
+    Blocking on such a run (`wait`, `get_result`) from its loop's own thread is a UsageError: await it. Cancelling
+    whoever awaits it leaves it alone; `stop()` cancels it. A time-out cancels it too; a run that
+    swallows the cancellation and goes on is abandoned, and says so.
+    """
+
+    keeps_time = True
+    settings = ()
+
+    loop: asyncio.AbstractEventLoop | None = None
+    context: Context | None = None
+    _job: asyncio.Task[None] | None = None
+
+    def prepare_pending(self) -> None:
+        self.loop = _running_loop()
+        self.context = copy_context()
+
+    def _start_attempt(self) -> None:
+        loop = _running_loop()
+        if self.loop is None:
+            if loop is None:
+                if self.context is None:
+                    self.context = copy_context()
+                _own_loop(self)
+                return
+            self.loop = loop
+        if loop is self.loop:
+            self._job = loop.create_task(self._drive(), context=self.context)
+            self._phase = "running"
+            return
+        try:
+            self.loop.call_soon_threadsafe(self.enter, self.loop)
+        except RuntimeError:
+            self._settle(self.named(StoppedFailure("its event loop was closed before it started")))
+
+    def enter(self, loop: asyncio.AbstractEventLoop) -> None:
+        """On the loop's thread: begin."""
+        self.loop = loop
+        if self._result is None:
+            self._job = loop.create_task(self._drive(), context=self.context)
+            self._phase = "running"
+
+    async def _drive(self) -> None:
+        """All attempts, on the loop; a context of its own holds `current_run`."""
+        current.set(self)
+        task = self.task
+        if task.simple and task.is_async and not _notify.listening:
+            self._started = monotonic()
+            try:
+                self._settle(Ok(await task.fn(*self.args, **self.kwargs)))
+            except BaseException as error:  # noqa: BLE001 - whatever the task raises is its result
+                self.conclude(self._failed(error))
+                if isinstance(error, GeneratorExit):
+                    raise
+            return
+        while self._result is None:
+            pause = self.conclude(await self._attempt())
+            if pause is None:
+                return
+            try:
+                await asyncio.sleep(pause)
+            except asyncio.CancelledError:
+                self._settle(self.named(StoppedFailure("its event loop was closed between two attempts")))
+                return
+            self.next_attempt()
+
+    async def _attempt(self) -> Any:
+        task = self.task
+        limit = task.timeout
+        self.mark_started()
+        clock = None if limit is None else asyncio.get_running_loop().call_later(limit, self._overdue)
+        try:
+            if task.is_async:
+                value = await task.fn(*self.args, **self.kwargs)
+            else:
+                value = await asyncio.to_thread(task.fn, *self.args, **self.kwargs)
+            result: Any = Ok(value)
+        except GeneratorExit as error:
+            self._settle(self._failed(error))
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever the task raises is its result
+            result = self._failed(error)
+        if clock is not None:
+            clock.cancel()
+        elapsed = monotonic() - self._started
+        if limit is not None and elapsed > limit:
+            return late(self, elapsed, self._where)
+        return result
+
+    _where: tuple[_exceptions.Place, ...] = ()
+
+    def _failed(self, error: BaseException) -> Any:
+        if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+            job = self._job
+            if self._timed_out == self.attempt and not self._stop_asked:
+                if job is not None:
+                    job.uncancel()
+                return late(self, monotonic() - self._started, self._where)
+            if self._stop_asked:
+                return self.named(StoppedFailure("stopped"))
+            if isinstance(error, GeneratorExit) or (job is not None and job.cancelling()):
+                return self.named(StoppedFailure("its event loop was closed"))
+        return failure_from(self, error)
+
+    def _overdue(self) -> None:
+        """On the loop's thread: the attempt's time is up."""
+        if self._result is None and self._phase == "running":
+            self._where = self.whereabouts()
+            self._timed_out = self.attempt
+            self._cancel(base.GRACE)
+
+    def _cancel(self, grace: float) -> None:
+        """On the loop's thread: cancel the task; abandon it after the grace."""
+        job = self._job
+        if job is not None and self._result is None:
+            job.cancel()
+            attempt = self.attempt
+            asyncio.get_running_loop().call_later(grace, self._abandon, attempt)
+
+    def _end(self, grace: float) -> None:
+        loop = self.loop
+        if loop is None or loop.is_closed():
+            self._settle(self.named(StoppedFailure("stopped")))
+        elif loop is _running_loop():
+            self._cancel(grace)
+        else:
+            try:
+                loop.call_soon_threadsafe(self._cancel, grace)
+            except RuntimeError:
+                self._settle(self.named(StoppedFailure("its event loop was closed")))
+
+    def stranded(self) -> bool:
+        return self.loop is not None and not self.loop.is_running()
+
+    def whereabouts(self) -> tuple[_exceptions.Place, ...]:
+        found: list[_exceptions.Place] = []
+        one: Any = self._job.get_coro() if self._job is not None else None
+        while one is not None:  # the chain of awaits; get_stack() shows its outermost frame only
+            frame = getattr(one, "cr_frame", None)
+            if frame is not None:
+                found.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
+            one = getattr(one, "cr_await", None)
+        return tuple(place for place in found if not place[0].startswith(_exceptions.OURS))
+
+    def needs_this_thread(self) -> bool:
+        loop = self.loop
+        return loop is not None and loop is _running_loop()
+
+    def _look(self) -> None:
+        loop = self.loop
+        if self._result is None and loop is not None and loop.is_closed():
+            self._settle(self.named(StoppedFailure("its event loop was closed")))
+
+    def _settle(self, result: Any) -> None:
+        super()._settle(result)
+        self.context = None
+        self._job = None
+
+
+class _Thread:
+    """woflo's own loop, in a daemon thread, as long as there are runs (or tasks that they left)."""
+
+    def __init__(self) -> None:
+        import threading  # noqa: PLC0415
+
+        self.loop = asyncio.new_event_loop()
+        self.ended = False  # under `_own_lock`
+        threading.Thread(target=self._work, name="woflo-loop", daemon=True).start()
+
+    def _work(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.call_later(_IDLE_SECONDS, self._end_if_idle)
+        try:
+            self.loop.run_forever()
+        finally:
+            try:
+                self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+                self.loop.run_until_complete(self.loop.shutdown_default_executor())
+            finally:
+                asyncio.set_event_loop(None)
+                self.loop.close()
+
+    def _end_if_idle(self) -> None:
+        with _own_lock:
+            if not asyncio.all_tasks(self.loop) and not self.coming:
+                self.ended = True
+                self.loop.stop()
+                return
+        self.loop.call_later(_IDLE_SECONDS, self._end_if_idle)
+
+    coming = 0  # runs handed over that have not begun; under `_own_lock`
+
+    def submit(self, run: AsyncTaskRun[Any]) -> None:
+        """Have a run begin on this loop. Needs `_own_lock`."""
+        self.coming += 1
+        self.loop.call_soon_threadsafe(self._take, run)
+
+    def _take(self, run: AsyncTaskRun[Any]) -> None:
+        with _own_lock:
+            self.coming -= 1
+        run.enter(self.loop)
+
+
+_own: _Thread | None = None
+_own_lock = allocate_lock()
+_kept: list[Any] = []
+
+
+def _own_loop(run: AsyncTaskRun[Any]) -> None:
+    """Hand a run to woflo's own loop."""
+    global _own  # noqa: PLW0603
+    with _own_lock:
+        if _own is None or _own.ended:
+            base.on_fork(_forget)
+            _own = _Thread()
+        run.loop = _own.loop
+        _own.submit(run)
+
+
+def _forget() -> None:
+    """In a forked child: the loop's thread stayed behind."""
+    global _own, _own_lock  # noqa: PLW0603
+    _kept.append(_own)
+    _own = None
+    _own_lock = allocate_lock()

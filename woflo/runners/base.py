@@ -1,0 +1,882 @@
+"""BaseTaskRun: the contract of every runner, and the state machine of a run.
+
+Rule 1: a run's state changes in this file only: pending → running (→ retrying → running …) → its outcome, once.
+Rule 2: `finish` may be called by any thread, at any time, more than once; the first outcome counts.
+Rule 3: callbacks, observers and waiters are called with no lock held, and may call anything.
+Rule 4: nothing here knows how a runner puts a call somewhere.
+
+A runner writes `start` (put `self.call` somewhere, return at once) and `stop` (ask what was started to end), and calls
+`finish` with the Result that `self.call()` returned. Everything else comes from here.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import allocate_lock, get_ident
+from contextvars import ContextVar
+from itertools import count
+from time import monotonic
+
+from woflo import _exceptions, _notify, _retry
+from woflo.errors import TaskStopped, UsageError, WaitTimeout
+from woflo.result import DependencyFailure, Failure, Ok, StoppedFailure, TaskFailure, TimeoutFailure, _Of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future
+    from collections.abc import Callable, Generator
+    from typing import Any, ClassVar, Literal, Self, TypeVar
+
+    from woflo.result import Result
+    from woflo.task import Task
+
+    R = TypeVar("R", covariant=True)  # noqa: PLC0105 - as in collections.abc
+    State = Literal["pending", "running", "retrying", "succeeded", "failed", "stopped"]
+
+__all__ = ["BaseTaskRun", "Call", "current_run", "stop_requested"]
+
+GRACE = 1.0  # seconds between asking a run to end and ending it, unless the caller says otherwise
+RECHECK = 1.0  # seconds after which a sleeping waiter looks again by itself: no wait hangs on a lost wake-up
+
+live: set[BaseTaskRun[Any]] = set()  # unfinished runs that were put somewhere; what the exit waits for
+chosen: ContextVar[type[BaseTaskRun[Any]] | None] = ContextVar("woflo.runner", default=None)  # by `use(runner)`
+current: ContextVar[BaseTaskRun[Any] | None] = ContextVar("woflo.current_run", default=None)
+waiting_hooks: list[Callable[[bool], None]] = []  # told True before this thread blocks on a run, False after
+
+_supervisor: Any = None  # this process's supervisor, once it has one (set from there)
+_state = allocate_lock()  # held for a few instructions around each change of outcome, waiters or callbacks
+_process = object()  # this process's mark; a forked child makes its own
+exiting = False  # the interpreter is ending: its exit hook is at work
+closed = False  # the exit hook has done its work: nobody would wait for a further run
+_prepared = False  # whether fork and exit hooks are registered: at the first run that leaves its caller
+
+
+def current_run() -> BaseTaskRun[Any] | None:
+    """The run that the calling code belongs to; None outside of tasks.
+
+    In a worker process it is a copy: it has the name, the task and the attempt, but can't be waited for.
+    """
+    return current.get()
+
+
+def stop_requested() -> bool:
+    """Whether the run that the calling code belongs to was asked to stop (or has passed its time-out)."""
+    run = current.get()
+    return run is not None and (run._stop_asked or run._timed_out == run.attempt)  # noqa: SLF001 - same module
+
+
+def existing_supervisor() -> Any:
+    """This process's supervisor, or None if nothing has needed one."""
+    return _supervisor
+
+
+def process_mark() -> object:
+    """Stands for this process: a run with another mark is another process's."""
+    return _process
+
+
+class Waiter:
+    """One thread asleep until a run ends. `signal` may come from any thread, more than once."""
+
+    __slots__ = ("done", "lock")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.lock = allocate_lock()
+        self.lock.acquire()
+
+    def signal(self, run: BaseTaskRun[Any] | None) -> None:  # noqa: ARG002 - as_completed wants to know which
+        """What was waited for has happened."""
+        self.done = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the thread look again."""
+        try:  # noqa: SIM105 - contextlib costs an import on the hot path
+            self.lock.release()
+        except RuntimeError:  # it is awake already
+            pass
+        supervisor = _supervisor
+        if supervisor is not None and supervisor.driving is self:  # it sleeps in the poller, not on its lock
+            supervisor.wake()
+
+    def sleep(self, seconds: float | None) -> None:
+        """Sleep until woken, at most `seconds`, at most `RECHECK`."""
+        self.lock.acquire(timeout=RECHECK if seconds is None else max(0.0, min(seconds, RECHECK)))
+
+
+class _AsyncWaiter:
+    """One coroutine asleep until a run ends."""
+
+    __slots__ = ("future", "loop", "thread")
+
+    def __init__(self, loop: AbstractEventLoop) -> None:
+        self.loop = loop
+        self.future: Future[None] = loop.create_future()
+        self.thread = get_ident()
+
+    def signal(self, run: BaseTaskRun[Any] | None) -> None:  # noqa: ARG002
+        if get_ident() == self.thread:
+            self._set()
+            return
+        try:
+            self.loop.call_soon_threadsafe(self._set)
+        except RuntimeError:  # the loop is closed: nobody is left to be told
+            return
+
+    def _set(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+class Call:
+    """One attempt of a run, to be called wherever it shall run: returns a Result and never raises.
+
+    It can be pickled: the task's function travels by name or by value, as under spawn.
+    """
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: BaseTaskRun[Any]) -> None:
+        self.run = run
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt, from 1."""
+        return self.run.attempt
+
+    def __call__(self) -> Result[Any]:
+        return attempt(self.run)
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Call], tuple[bytes]]:
+        from woflo.runners import _shipping  # noqa: PLC0415 - only who pickles needs it
+
+        return _shipping.load_call, (_shipping.dump_call(self.run),)
+
+
+def attempt(run: BaseTaskRun[Any]) -> Result[Any]:
+    """Carry out one attempt here: the task's function, whatever it raises, and its time.
+
+    A coroutine function runs on an event loop of its own.
+    """
+    task = run.task
+    token = current.set(run)
+    begun = monotonic()
+    try:
+        value = task.fn(*run.args, **run.kwargs)
+        if task.is_async:
+            value = _run_coroutine(value)
+        result: Result[Any] = Ok(value)
+    except BaseException as error:  # noqa: BLE001 - whatever the task raises is its result
+        result = failure_from(run, error)
+    finally:
+        current.reset(token)
+    if task.timeout is not None and (elapsed := monotonic() - begun) > task.timeout:
+        return late(run, elapsed)
+    return result
+
+
+def late(run: BaseTaskRun[Any], elapsed: float, where: tuple[_exceptions.Place, ...] = ()) -> TimeoutFailure:
+    """The failure of an attempt that took longer than its task allows."""
+    return run.named(TimeoutFailure(limit=run.task.timeout or 0.0, elapsed=elapsed, where=_exceptions.describe(where)))
+
+
+def failure_from(run: BaseTaskRun[Any], error: BaseException) -> Failure:
+    """The failure that an exception out of the task is; woflo's frames are cut off its traceback."""
+    tb = _exceptions.skip_ours(error.__traceback__)
+    if isinstance(error, TaskFailure) and not error.run:
+        return run.named(error.with_traceback(tb))
+    if isinstance(error, TaskStopped):
+        return run.named(StoppedFailure("stopped"))
+    text = _exceptions.safe_str(error)
+    name = _exceptions.type_name(type(error))
+    failure = TaskFailure(f"{name}: {text}" if text else name)
+    failure.__cause__ = error.with_traceback(tb)
+    return run.named(failure)
+
+
+def _run_coroutine(coroutine: Any) -> Any:
+    import asyncio  # noqa: PLC0415 - 30 ms
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    # a coroutine function under a runner that blocks, called on a loop: a loop of its own in a thread
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+    from contextvars import copy_context  # noqa: PLC0415
+
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(copy_context().run, asyncio.run, coroutine).result()
+
+
+class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
+    """One execution of a task: wait for it, stop it, ask for its result, or await it.
+
+    Made by calling a task, never directly. All methods may be called from any thread of the process
+    that made the run; in another process only a finished run answers.
+
+    Attributes:
+        task: the Task that was called.
+        attempt: the number of the current (or last) attempt, from 1.
+        pid: the process that runs the current attempt, where it has one of its own.
+    """
+
+    _is_task_run = True
+    pumped: ClassVar[bool] = False  # whether waiting for such a run drives the supervisor
+    keeps_time: ClassVar[bool] = False  # whether the runner itself acts on the task's time-out
+    max_running: ClassVar[int | None] = None  # at most so many at once; None: max(32, 4 × cores)
+
+    task: Task[..., R]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    attempt: int = 1
+    pid: int | None = None
+    _number: int = 0
+    _result: Result[R] | None = None
+    _phase: str = "pending"
+    _stop_asked: bool = False
+    _concluded: int = 0  # the attempt whose failure has been dealt with
+    _timed_out: int = 0  # the attempt whose time is up
+    _started: float = 0.0
+    _ended: float = 0.0
+    _owner: object = None
+    _waiters: list[Any] | None = None
+    _callbacks: list[Callable[[BaseTaskRun[Any]], object]] | None = None
+    _clock: Any = None  # the timer of the current attempt's deadline, or of the pause
+    _wanted: list[BaseTaskRun[Any]] | tuple[()] = ()  # the inputs, until they have ended
+    _attended: bool = False  # whether the background thread looks after it
+    _stopping_in: int = 0  # the thread that is inside a runner's own stop()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        hook = cls.__dict__.get("stop")
+        if hook is not None:  # the runner's own stop() becomes the part of ours that it can do
+            cls._interrupt = hook
+            del cls.stop
+
+    # ------------------------------------------------------------------ what a runner writes and calls
+
+    def start(self) -> None:
+        """Put `self.call` somewhere and return at once. Called once per attempt, in any thread."""
+        raise NotImplementedError(f"{type(self).__name__} has no start()")
+
+    @property
+    def call(self) -> Call:
+        """The current attempt: a picklable callable that returns a Result and never raises."""
+        return Call(self)
+
+    def finish(self, result: Result[R]) -> None:
+        """An attempt ended in `result`: try again if the task's policy says so, else this is the outcome.
+
+        Any thread may call it. The first outcome counts; what comes later is dropped.
+        """
+        if self._result is None:
+            pause = self.conclude(result)
+            if pause is not None:
+                self._retry_after(pause)
+
+    def named(self, failure: _F) -> _F:
+        """The failure with this run's names filled in."""
+        failure.task = self.task.name
+        failure.run = self.name
+        failure.attempt = self.attempt
+        failure.attempts = self.attempts
+        failure.pid = self.pid
+        return failure
+
+    # ------------------------------------------------------------------ what a user asks
+
+    @property
+    def name(self) -> str:
+        """The task's name and the call's number, for instance `thumbnail-7`."""
+        return f"{self.task.name}-{self._number}"
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts there can be (`retries + 1`)."""
+        return self.task.policy.retries + 1
+
+    @property
+    def seconds(self) -> float:
+        """How long the current attempt has been running, or the last one ran; 0 if none has started."""
+        return (self._ended or monotonic()) - self._started if self._started else 0.0
+
+    @property
+    def state(self) -> State:
+        """pending, running, retrying (between two attempts), succeeded, failed or stopped."""
+        self._look()
+        result = self._result
+        if result is None:
+            return self._phase  # type: ignore[return-value]
+        if result:
+            return "succeeded"
+        return "stopped" if isinstance(result, StoppedFailure) else "failed"
+
+    def is_running(self) -> bool:
+        """Whether the run has no outcome yet; pending and between two attempts count as running."""
+        if self._result is None:
+            self._look()
+        return self._result is None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until the run has its outcome, at most `timeout` seconds; True if it has one.
+
+        Raises:
+            UsageError: the run belongs to another process, or to the event loop of this very thread.
+        """
+        return self._result is not None or self._wait(timeout)
+
+    def outcome(self, timeout: float | None = None) -> Result[R]:
+        """Wait and return `Ok(value)` or the `Failure`.
+
+        Raises:
+            WaitTimeout: `timeout` seconds have passed; the run goes on.
+        """
+        if self._result is None and not self._wait(timeout):
+            raise WaitTimeout(self.name, timeout or 0.0)
+        result = self._result
+        if _notify.unseen and not result:
+            self._seen()
+        return result  # type: ignore[return-value]
+
+    def get_result(self, timeout: float | None = None, raise_exceptions: bool = True) -> R:  # noqa: FBT001, FBT002 - the seed's signature
+        """Wait and return the value, or raise what the task raised.
+
+        Args:
+            timeout: how long to wait, seconds; None: as long as it takes.
+            raise_exceptions: False returns the exception instead of raising it.
+
+        Raises:
+            WaitTimeout: `timeout` seconds have passed; the run goes on.
+            Exception: the task's own, with the worker's traceback; or the Failure: TaskFailure if the task raised
+                something that is no Exception, TimeoutFailure, WorkerFailure, StoppedFailure, DependencyFailure.
+        """
+        result = self._result
+        if result is None:
+            result = self.outcome(timeout)
+        if result.__class__ is Ok:
+            return result.value  # type: ignore[union-attr]
+        error = self._error(self.outcome())
+        if raise_exceptions:
+            try:
+                raise error
+            finally:
+                del error, result  # else the traceback would hold this frame, and the frame the exception
+        return error  # type: ignore[return-value]
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait and return what `get_result` would raise; None if the run succeeded.
+
+        Raises:
+            WaitTimeout: `timeout` seconds have passed; the run goes on.
+        """
+        result = self.outcome(timeout)
+        return None if result else self._error(result)
+
+    def stop(self, grace: float = GRACE, wait: bool = True) -> None:  # noqa: FBT001, FBT002 - named in the contract
+        """End the run: ask, and after `grace` seconds end it by force, where the runner can.
+
+        It ends as StoppedFailure, unless it ended before or the task returned a value when it was asked. A second
+        call, or one on a finished run, does no harm.
+
+        Args:
+            grace: seconds between SIGTERM (TaskStopped in the task) and SIGKILL; 0: SIGKILL at once.
+            wait: block until the run has ended.
+        """
+        if self._result is not None or self._stopping_in == get_ident():
+            return
+        self._check_owner()
+        self._stop_asked = True
+        if self._phase != "running":
+            self._settle(self.named(StoppedFailure("stopped before it was started" if self._phase == "pending" else "stopped between two attempts")))
+            return
+        self._end(grace)
+        if wait and not self.needs_this_thread():
+            self._wait(grace + RECHECK)
+            self._wait_until_gone(grace + RECHECK)
+
+    def add_done_callback(self, callback: Callable[[BaseTaskRun[R]], object]) -> None:
+        """Call `callback(run)` when the run has its outcome; at once if it has.
+
+        It is called in the thread that learnt the outcome, with no lock held. If it raises, that is logged by name
+        and nothing else happens.
+        """
+        with _state:
+            if self._result is None:
+                if self._callbacks is None:
+                    self._callbacks = []
+                self._callbacks.append(callback)
+                added = True
+            else:
+                added = False
+        if added:
+            self._attend()
+        else:
+            self._call_back(callback)
+
+    def __await__(self) -> Generator[Any, None, R]:
+        """Wait without blocking the event loop. Cancelling the waiter leaves the run alone."""
+        if self._result is None:
+            self._check_owner()
+            from asyncio import get_running_loop  # noqa: PLC0415 - whoever awaits has it
+
+            loop = get_running_loop()
+            waiter = _AsyncWaiter(loop)
+            if self.enlist(waiter):
+                detach = self._attach(loop)
+                try:
+                    yield from waiter.future
+                finally:
+                    self.delist(waiter)
+                    if detach is not None:
+                        detach()
+        return self.get_result()
+
+    def __repr__(self) -> str:
+        parts = [f"<TaskRun {self.name} {self.state}"]
+        if self._started:
+            parts.append(f"{self.seconds:.1f} s")
+        if self.attempts > 1 and (self._started or self._result is None):
+            parts.append(f"attempt {self.attempt} of {self.attempts}")
+        if self.pid is not None and self._result is None:
+            parts.append(f"pid {self.pid}")
+        return " ".join(parts) + ">"
+
+    def __reduce__(self) -> Any:
+        raise UsageError(
+            f"{self.name} is a TaskRun and can't be sent to another process inside of something else; "
+            "pass it as an argument, or in a list, tuple, dict, set or dataclass: then its value is passed"
+        )
+
+    @classmethod
+    def using(cls, **settings: Any) -> type[Self]:
+        """A runner like this one with settings of its own, for instance `using(max_running=4)`.
+
+        Raises:
+            UsageError: the runner has no such setting.
+        """
+        for name in settings:
+            if name.startswith("_") or name not in cls.settings:
+                raise UsageError(f"{cls.__name__} has no setting {name!r}; it has {', '.join(cls.settings)}")
+        pinned = {name: getattr(cls, name) for name in cls.settings}  # a later change of the base class must not reach in
+        names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+        return type(cls.__name__, (cls,), {**names, **pinned, **settings})
+
+    settings: ClassVar[tuple[str, ...]] = ("max_running",)
+
+    # ------------------------------------------------------------------ the state machine
+
+    @classmethod
+    def submit(cls, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[BaseTaskRun[Any]]) -> Self:
+        """Make a run of a call and start it, now or when its inputs have ended.
+
+        Raises:
+            UsageError: the call can't be started as it is (an argument that can't be pickled…).
+        """
+        if not _prepared:
+            _prepare()
+        if closed:
+            raise UsageError(f"{task.name} can't be started: the interpreter is ending, and all runs have been waited for")
+        run = cls()
+        run.task = task
+        run.args = args
+        run.kwargs = kwargs
+        run._number = next(task.numbers)
+        run._owner = _process
+        live.add(run)
+        try:
+            if inputs:
+                run._await_inputs(inputs)
+            else:
+                run.begin()
+        except BaseException:
+            live.discard(run)
+            raise
+        return run
+
+    def begin(self) -> None:
+        """Start the first attempt."""
+        self._start_attempt()
+
+    def _start_attempt(self) -> None:
+        self.mark_started()
+        self.start()
+        if self.task.timeout is not None and not self.keeps_time and self._result is None:
+            self._clock = timers().call_later(self.task.timeout, self._overdue)
+            self._attend()
+
+    def mark_started(self) -> None:
+        """The current attempt begins now."""
+        self._phase = "running"
+        self._started = monotonic()
+        if _notify.listening:
+            _notify.started(self)
+
+    def mark_pending(self) -> None:
+        """The current attempt can't begin yet: no slot is free."""
+        self._phase = "pending"
+        self._started = 0.0
+        if _notify.listening:
+            _notify.pending(self)
+
+    def conclude(self, result: Result[R]) -> float | None:
+        """Take an attempt's result: None if the run has its outcome now, else the pause before the next attempt."""
+        if result.__class__ is not Ok:
+            with _state:
+                if self._result is not None or self._concluded == self.attempt:
+                    return None  # late: this attempt has been abandoned
+                self._concluded = self.attempt
+            self._disarm()
+            failure = self._judge(result)
+            try:
+                pause = None if self._stop_asked else _retry.pause(self.task.policy, self.attempt, failure)
+            except Exception as error:  # noqa: BLE001 - the user's wait strategy
+                _notify.broken(f"retry_sleep_time of {self.task.name}", error)
+                pause = None
+            if pause is not None:
+                self._phase = "retrying"
+                self._ended = monotonic()
+                _notify.retrying(self, failure, pause)
+                return pause
+            result = failure
+        self._settle(result)
+        return None
+
+    def _judge(self, result: Any) -> Failure:
+        """The failure that this result is: with its names, and read in the light of what was asked of the run."""
+        if not isinstance(result, Failure):
+            wrong = f"{type(self).__name__} called finish() with {type(result).__name__}, not with Ok or a Failure"
+            return self.named(TaskFailure(wrong))
+        failure = result
+        if self._timed_out == self.attempt and not isinstance(failure, TimeoutFailure):
+            cause, failure = failure, late(self, monotonic() - self._started)
+            failure.__cause__ = cause.__cause__
+        elif self._stop_asked and isinstance(failure, TaskFailure):
+            cause, failure = failure, self.named(StoppedFailure("stopped"))
+            failure.__cause__ = cause.__cause__
+        if not failure.run:
+            self.named(failure)
+        if type(failure) is TaskFailure and (error := failure.__cause__) is not None:
+            attempts = f", attempt {failure.attempt} of {failure.attempts}" if failure.attempts > 1 else ""
+            pid = f", pid {failure.pid}" if failure.pid is not None else ""
+            _exceptions.add_note(error, f"woflo: task {failure.task!r}, run {failure.run}{attempts}{pid}")
+        return failure
+
+    def _settle(self, result: Result[R]) -> None:
+        """Give the run its outcome, once, and tell everybody who waits."""
+        with _state:
+            if self._result is not None:
+                return
+            if self._started:
+                self._ended = monotonic()
+            self._result = result
+            waiters, self._waiters = self._waiters, None
+            callbacks, self._callbacks = self._callbacks, None
+        self._disarm()
+        self.args, self.kwargs = (), {}  # a kept run must not keep its arguments
+        live.discard(self)
+        self._forget()
+        failure = None if result else result
+        if failure is not None:
+            if not isinstance(failure, StoppedFailure):
+                _notify.unseen[id(self.task), self._number] = self.name
+            _notify.ended(self, failure)  # type: ignore[arg-type]
+        elif _notify.listening:
+            _notify.ended(self, None)
+        for waiter in waiters or ():
+            waiter.signal(self)
+        for callback in callbacks or ():
+            self._call_back(callback)
+
+    def _retry_after(self, pause: float) -> None:
+        """Start the next attempt in `pause` seconds, from the supervisor's timers."""
+        self._clock = timers().call_later(pause, self._again)
+        self._attend()
+
+    def _again(self) -> None:
+        if self._result is None and not self._stop_asked:
+            self.next_attempt()
+            self._launch()
+
+    def next_attempt(self) -> None:
+        """Count the attempt that begins."""
+        self.attempt += 1
+        self.pid = None
+        self._ended = 0.0
+
+    def _launch(self) -> None:
+        """Start an attempt with nobody there to raise to: what goes wrong is the run's outcome."""
+        try:
+            self._start_attempt()
+        except BaseException as error:  # noqa: BLE001 - start() may be anybody's
+            self._settle(self._judge(failure_from(self, error)))
+
+    # ------------------------------------------------------------------ ending by force
+
+    def _interrupt(self, grace: float) -> None:
+        """Ask what was started to end; a runner's own `stop`. Nothing by default: see `stop_requested()`."""
+
+    def _end(self, grace: float) -> None:
+        """Ask the running attempt to end; after the grace it is abandoned, whatever it does."""
+        before, self._stopping_in = self._stopping_in, get_ident()
+        try:
+            self._interrupt(grace)
+        finally:
+            self._stopping_in = before
+        if self._result is None and not self.keeps_time:
+            attempt = self.attempt
+            timers().call_later(grace, lambda: self._abandon(attempt))
+            self._attend()
+
+    def _overdue(self) -> None:
+        """The attempt's time is up (a runner that doesn't keep time itself)."""
+        if self._result is None and self._phase == "running":
+            self._timed_out = self.attempt
+            self._end(GRACE)
+
+    def _abandon(self, attempt: int) -> None:
+        """It was asked to end and has not: it may go on, but the run ends here, and says so."""
+        if self._result is not None or self.attempt != attempt or self._phase != "running":
+            return
+        where = self.whereabouts()
+        place = f" (at {_exceptions.describe(where)})" if where else ""
+        if self._timed_out == attempt:
+            failure: Failure = late(self, monotonic() - self._started, where)
+            failure.message += "; it did not end when asked, and was abandoned: it may still be running"
+        else:
+            failure = self.named(StoppedFailure(f"did not end when asked{place}, and was abandoned: it may still be running"))
+        self.finish(failure)
+
+    def _wait_until_gone(self, seconds: float) -> None:
+        """After the outcome: wait until nothing is left of the attempt, where the runner can know."""
+
+    def whereabouts(self) -> tuple[_exceptions.Place, ...]:
+        """Where the task's code is now, as far as this runner can know."""
+        return ()
+
+    def _disarm(self) -> None:
+        clock, self._clock = self._clock, None
+        if clock is not None:
+            clock.cancel()
+
+    # ------------------------------------------------------------------ waiting
+
+    def enlist(self, waiter: Any) -> bool:
+        """Have `waiter.signal(run)` called at the end; False if it has come already."""
+        with _state:
+            if self._result is not None:
+                return False
+            if self._waiters is None:
+                self._waiters = []
+            self._waiters.append(waiter)
+        return True
+
+    def delist(self, waiter: Any) -> None:
+        """Forget a waiter."""
+        with _state:
+            if self._waiters is not None and waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _wait(self, timeout: float | None) -> bool:
+        self._check_owner()
+        self._check_wait()
+        deadline = None if timeout is None else monotonic() + timeout
+        waiter = Waiter()
+        if not self.enlist(waiter):
+            return True
+        try:
+            block(waiter, deadline, self.pumped, self._look)
+        except KeyboardInterrupt:
+            if interactive():
+                self.stop(wait=False)
+            raise
+        finally:
+            if self._result is None:
+                self.delist(waiter)
+        return self._result is not None
+
+    def _check_owner(self) -> None:
+        if self._owner is not _process:
+            raise UsageError(f"{self.name} belongs to another process and can't be asked here; pass it to a task as an argument")
+
+    def _check_wait(self) -> None:
+        """Raise UsageError if blocking here could never end: the run, or an input of it, needs this very thread."""
+        todo: list[BaseTaskRun[Any]] = [self]
+        seen: set[int] = set()
+        while todo:
+            run = todo.pop()
+            if run._result is None and id(run) not in seen:  # noqa: SLF001
+                seen.add(id(run))
+                if run.needs_this_thread():
+                    raise UsageError(f"{run.name} runs on this thread's event loop, which can't go on while it is blocked: await it")
+                todo.extend(run._wanted)  # noqa: SLF001
+
+    def stranded(self) -> bool:
+        """At the program's end: whether nothing can bring this run on any more."""
+        return False
+
+    def needs_this_thread(self) -> bool:
+        """Whether the run can only go on if the calling thread does."""
+        return False
+
+    def _look(self) -> None:
+        """Find out, without blocking, whether something has happened."""
+
+    def _attend(self) -> None:
+        """Something can fall due with nobody waiting for this run."""
+        if self._result is None:
+            self._attended = True
+            timers().attend(self)
+
+    def _forget(self) -> None:
+        """The run has ended: nothing more falls due."""
+        if self._attended:
+            timers().dismiss(self)
+
+    def _attach(self, loop: AbstractEventLoop) -> Callable[[], None] | None:  # noqa: ARG002
+        """Have an event loop drive what this run depends on; returns what ends that."""
+        return None
+
+    # ------------------------------------------------------------------ inputs
+
+    def _await_inputs(self, inputs: list[BaseTaskRun[Any]]) -> None:
+        unfinished = [one for one in inputs if one._result is None]  # noqa: SLF001
+        for one in unfinished:
+            one._check_owner()  # noqa: SLF001
+        self._phase = "pending"
+        self._wanted = inputs
+        self.prepare_pending()
+        if _notify.listening and unfinished:
+            _notify.pending(self)
+        countdown = count(len(unfinished), -1)  # next() is atomic: the callbacks may come from several threads
+        next(countdown)
+
+        def one_less(_: object) -> None:
+            if next(countdown) == 0 and self._result is None:
+                self._inputs_ended(inputs)
+
+        if not unfinished:
+            self._inputs_ended(inputs)
+        for one in unfinished:
+            one.add_done_callback(one_less)
+
+    def prepare_pending(self) -> None:
+        """The run will be started by another thread: keep what belongs to the caller's (its context)."""
+
+    def _inputs_ended(self, inputs: list[BaseTaskRun[Any]]) -> None:
+        self._wanted = ()
+        failures = {one.name: one._result for one in inputs if not one._result}  # noqa: SLF001
+        if failures:
+            for one in inputs:
+                one._seen()  # noqa: SLF001 - this run's own failure names it
+            self._settle(self.named(DependencyFailure(failures)))  # type: ignore[arg-type]
+            return
+        from woflo.runners import _inputs  # noqa: PLC0415 - only calls with runs among their arguments
+
+        try:
+            self.args, self.kwargs = _inputs.substitute(self.args, self.kwargs, lambda one: one._result.value)  # type: ignore[union-attr] # noqa: SLF001
+            self.begin()
+        except BaseException as error:  # noqa: BLE001 - nobody is there to raise to
+            self._settle(self._judge(failure_from(self, error)))
+
+    # ------------------------------------------------------------------ small parts
+
+    def _error(self, result: Result[R]) -> BaseException:
+        """What `get_result` raises for a failure; its traceback is the same however often it is raised."""
+        error: BaseException = result  # type: ignore[assignment]
+        if type(result) is TaskFailure and isinstance(cause := result.__cause__, Exception) and not _flow_control(cause):
+            error = cause
+        state = vars(result)
+        if "_raised_from" not in state:
+            state["_raised_from"] = error.__traceback__
+        return error.with_traceback(state["_raised_from"])
+
+    def _seen(self) -> None:
+        """Somebody has asked: a failure need not be reported at the end."""
+        _notify.unseen.pop((id(self.task), self._number), None)
+
+    def _call_back(self, callback: Callable[[BaseTaskRun[R]], object]) -> None:
+        try:
+            callback(self)
+        except Exception as error:  # noqa: BLE001 - the user's; it must not reach whoever finished the run
+            _notify.broken(f"a done-callback of {self.name}, {getattr(callback, '__qualname__', callback)!s},", error)
+
+
+if TYPE_CHECKING:
+    _F = TypeVar("_F", bound=Failure)
+
+
+def _flow_control(error: Exception) -> bool:
+    """Exceptions that mean something to Python itself: raised from get_result they would end a loop or a generator."""
+    return isinstance(error, (StopIteration, StopAsyncIteration)) or type(error).__name__ == "CancelledError"
+
+
+def block(waiter: Waiter, deadline: float | None, pump: bool, look: Callable[[], None]) -> None:  # noqa: FBT001
+    """Block this thread until the waiter is signalled or the deadline (monotonic) has passed."""
+    hooks = tuple(waiting_hooks)
+    for hook in hooks:
+        hook(True)  # noqa: FBT003
+    try:
+        if pump:
+            timers().block(waiter, deadline)
+            return
+        while not waiter.done:
+            left = None if deadline is None else deadline - monotonic()
+            if left is not None and left <= 0:
+                return
+            waiter.sleep(left)
+            look()
+    finally:
+        for hook in hooks:
+            hook(False)  # noqa: FBT003
+
+
+def interactive() -> bool:
+    """Whether this is a REPL or a notebook, where Ctrl-C ends the statement and not the program."""
+    import sys  # noqa: PLC0415
+    import builtins  # noqa: PLC0415
+
+    return hasattr(sys, "ps1") or hasattr(builtins, "__IPYTHON__")
+
+
+def timers() -> Any:
+    """The supervisor, which keeps the time for all runners."""
+    if _supervisor is not None:
+        return _supervisor
+    from woflo.runners import _supervisor as module  # noqa: PLC0415 - needed by runs that wait for something
+
+    return module.get()
+
+
+def _prepare() -> None:
+    """Register the fork and exit hooks: at the first run, not at import."""
+    global _prepared  # noqa: PLW0603
+    _prepared = True
+    from woflo.runners import _exit  # noqa: PLC0415
+
+    os.register_at_fork(after_in_child=forget_parent) if hasattr(os, "register_at_fork") else None
+    _exit.register()
+
+
+def forget_parent() -> None:
+    """In a forked child: the parent's runs are not ours, its locks may be held by threads that don't exist here."""
+    global _state, _process  # noqa: PLW0603
+    _state = allocate_lock()
+    _process = object()
+    _keep.append(live.copy())  # their destructors must not run here
+    live.clear()
+    waiting_hooks.clear()
+    _notify.unseen.clear()
+    for forget in _on_fork:
+        forget()
+
+
+def on_fork(forget: Callable[[], None]) -> None:
+    """Have `forget()` called in a forked child, once however often it is registered."""
+    if forget not in _on_fork:
+        _on_fork.append(forget)
+
+
+_on_fork: list[Callable[[], None]] = []
+_keep: list[Any] = []

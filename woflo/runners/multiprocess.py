@@ -1,0 +1,210 @@
+"""MultiprocessTaskRun: a fresh process per run, forked (the default on POSIX) or spawned.
+
+Everything hard is elsewhere: how a worker is started in `_launch`, what it does in `_worker`, how its result or
+its death arrives in `_supervisor`. Here is what these mean for a run.
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+from contextvars import copy_context
+from time import monotonic
+
+from woflo import _notify
+from woflo.errors import UsageError
+from woflo.result import Failure, Ok, StoppedFailure, WorkerFailure
+from woflo.runners import _shipping, _supervisor, _worker, base
+from woflo.runners.base import BaseTaskRun
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable
+    from contextvars import Context
+    from typing import Any, ClassVar, TypeVar
+
+    R = TypeVar("R", covariant=True)  # noqa: PLC0105
+
+    from woflo.runners._launch import Worker
+    from woflo.runners._shipping import Parcel
+
+__all__ = ["ForkProcess", "MultiprocessTaskRun", "SpawnProcess"]
+
+
+class ForkProcess:
+    """A process type: the worker is a fork of this process and inherits all of its state (POSIX)."""
+
+    _start_method = "fork"
+
+
+class SpawnProcess:
+    """A process type: the worker is a fresh interpreter; the call travels by pickle, `__main__` is not imported again."""
+
+    _start_method = "spawn"
+
+
+class MultiprocessTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
+    """A run in a process of its own.
+
+    Under fork nothing is pickled on the way in: a run sees arguments and globals as they are when it *starts*, which is
+    at the call unless it has to wait for a slot or its inputs. Under spawn the call is pickled at the call.
+    The result comes back by pickle. Arguments may be Locks, Values, Queues and Connections of multiprocess or
+    multiprocessing (under spawn, made in a spawn context).
+
+    Attributes:
+        process_type: ForkProcess or SpawnProcess (or the classes of these names in multiprocess and multiprocessing);
+            read at each call. Setting it here changes every task that uses this class, but no `.using()` class.
+        max_running: at most so many worker processes at once in the whole tree of processes; None: max(32, 4 × cores).
+            A run beyond that is pending until one ends.
+    """
+
+    pumped = True
+    keeps_time = True
+    process_type: ClassVar[Any] = ForkProcess if hasattr(os, "fork") else SpawnProcess
+    settings = ("process_type", "max_running")
+
+    spawns: bool = False
+    parcel: Parcel | None = None
+    context: Context | None = None
+    worker: Worker | None = None
+
+    def begin(self) -> None:
+        """Start the first attempt; under spawn, pack the call now."""
+        self.spawns = start_method(type(self).process_type) == "spawn"
+        if self.context is None:
+            self.context = copy_context()
+        if self.spawns:
+            self.pack()
+        self._start_attempt()
+
+    def prepare_pending(self) -> None:
+        self.context = copy_context()
+
+    def pack(self) -> None:
+        """Pickle the call for a spawned worker.
+
+        Raises:
+            UsageError: an argument can't be pickled.
+        """
+        if self.parcel is None:
+            self.parcel = _shipping.pack(self)
+            self.spawns = True
+
+    def _start_attempt(self) -> None:
+        _supervisor.get().start(self)
+
+    def unattended_until_started(self) -> bool:
+        """Whether something can fall due for this run with nobody waiting for it."""
+        task = self.task
+        return self._result is None and bool(
+            self._phase == "pending" or task.timeout is not None or task.policy.retries or self._callbacks or _notify.listening
+        )
+
+    def take(self, worker: Worker, kind: bytes | None, body: Any) -> None:
+        """The attempt's frame (a kind and its body), or without one what its process ended with."""
+        result: Any = None
+        if kind is None:
+            result = body if isinstance(body, Failure) else self._death(worker, body)
+        else:
+            file = body if isinstance(body, int) else None
+            try:
+                kind, value = _shipping.load_result(kind, b"" if file is not None else body, file)
+            except KeyboardInterrupt as error:
+                self.finish(self.named(_shipping.broken_result(error)))
+                raise
+            except BaseException as error:  # noqa: BLE001 - the value's own __setstate__ may do anything; only this run fails
+                result = self.named(_shipping.broken_result(error))
+            else:
+                result = self._meaning(worker, kind, value)
+            finally:
+                if file is not None:
+                    os.close(file)
+        self.finish(result)
+
+    def _meaning(self, worker: Worker, kind: bytes, value: Any) -> Any:
+        if kind == _shipping.OK:
+            return Ok(value)
+        if kind == _shipping.FAILURE:
+            if worker.timed_out:
+                self._timed_out = self.attempt
+            return self.named(value)
+        if worker.timed_out:  # kind STOPPED: it obeyed SIGTERM, whoever sent it; value: where the task was
+            return base.late(self, monotonic() - self._started, value)
+        if self._stop_asked:
+            return self.named(StoppedFailure("stopped"))
+        return self.named(WorkerFailure("the worker was ended by a SIGTERM from outside", signal="SIGTERM"))
+
+    def _death(self, worker: Worker, status: int | None) -> Failure:
+        """The failure of an attempt whose process ended without a result."""
+        if worker.timed_out:
+            return base.late(self, monotonic() - self._started)
+        if self._stop_asked:
+            return self.named(StoppedFailure("stopped by SIGKILL, after it did not end when asked" if status == -9 else "stopped"))  # noqa: PLR2004
+        if status is None:
+            text = "the worker died; exit status unknown (the application collected it: SIGCHLD ignored, or waitpid(-1))"
+            return self.named(WorkerFailure(text))
+        if status < 0:
+            name = _signal_name(-status)
+            hint = " (often: out of memory)" if name == "SIGKILL" else ""
+            return self.named(WorkerFailure(f"the worker was killed by {name}{hint}", signal=name))
+        if status == _worker.CHANNEL_LOST:
+            text = f"the worker left with exit code {status}: the task closed the channel on which its result is sent"
+            return self.named(WorkerFailure(text, exit_code=status))
+        return self.named(WorkerFailure(f"the worker left with exit code {status} before it had a result", exit_code=status))
+
+    def _end(self, grace: float) -> None:
+        worker = self.worker
+        if worker is not None and not worker.told:
+            worker.end(grace)
+            _supervisor.get().attend(self)
+
+    def _wait_until_gone(self, seconds: float) -> None:
+        worker = self.worker
+        if worker is not None and not worker.gone:
+            _supervisor.get().settle(monotonic() + seconds, worker)
+
+    def _look(self) -> None:
+        supervisor = _supervisor.existing()
+        if supervisor is not None and self._owner is base.process_mark():
+            supervisor.nudge()
+
+    def _attend(self) -> None:
+        if self._result is None and self._owner is base.process_mark():
+            _supervisor.get().attend(self)
+
+    def _attach(self, loop: AbstractEventLoop) -> Callable[[], None] | None:
+        try:
+            return _supervisor.get().attach(loop)
+        except NotImplementedError:  # a loop that can't watch descriptors: the background thread drives
+            _supervisor.get().attend(self)
+            return None
+
+    def _forget(self) -> None:
+        super()._forget()
+        self.context = None
+        parcel, self.parcel = self.parcel, None
+        if parcel is not None:
+            parcel.close()
+
+
+def start_method(process_type: Any) -> str:
+    """fork or spawn: what a process type stands for.
+
+    Raises:
+        UsageError: it is none that woflo knows.
+    """
+    method = getattr(process_type, "_start_method", None)
+    if method not in {"fork", "spawn"}:
+        raise UsageError(f"process_type must be ForkProcess or SpawnProcess, not {process_type!r}")
+    if method == "fork" and not hasattr(os, "fork"):
+        raise UsageError("ForkProcess needs a system that can fork; use SpawnProcess")
+    return str(method)
+
+
+def _signal_name(number: int) -> str:
+    for name in dir(_signal):
+        if name.startswith("SIG") and not name.startswith("SIG_") and getattr(_signal, name) == number:
+            return name
+    return f"signal {number}"
+

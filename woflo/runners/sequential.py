@@ -1,0 +1,95 @@
+"""SequentialTaskRun: in the caller, now. When the call returns, the run has its outcome."""
+
+from __future__ import annotations
+
+from time import monotonic, sleep
+
+from woflo import _notify
+from woflo.result import Ok
+from woflo.runners.base import BaseTaskRun, attempt, current, failure_from
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Self, TypeVar
+
+    from woflo.task import Task
+
+    R = TypeVar("R", covariant=True)  # noqa: PLC0105
+
+__all__ = ["SequentialTaskRun"]
+
+
+
+class SequentialTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
+    """A run in the caller's thread, finished when the call returns.
+
+    Nothing can interrupt it: a run that took longer than its task's time-out ends as TimeoutFailure when its call
+    returns. Ctrl-C ends the run and goes on to the caller.
+    """
+
+    settings = ()
+
+    @classmethod
+    def submit(cls, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[BaseTaskRun[Any]]) -> Self:
+        if inputs:
+            return super().submit(task, args, kwargs, inputs)
+        run = cls.__new__(cls)
+        run.task = task
+        run._number = next(task.numbers)
+        if task.simple and not _notify.listening:  # no retries, no time-out, no coroutine, nobody listening
+            token = current.set(run)
+            try:
+                run._result = Ok(task.fn(*args, **kwargs))
+                return run
+            except BaseException as error:  # noqa: BLE001 - whatever the task raises is its result
+                run.args, run.kwargs = args, kwargs
+                run._started = monotonic()
+                result = failure_from(run, error)
+            finally:
+                current.reset(token)
+            run._conclude_here(result)
+            return run
+        run.args = args
+        run.kwargs = kwargs
+        run.begin()
+        return run
+
+    def _start_attempt(self) -> None:
+        while True:
+            self.mark_started()
+            pause = self._conclude_here(attempt(self))
+            if pause is None:
+                return
+            sleep(pause)
+            self.next_attempt()
+
+    def _conclude_here(self, result: Any) -> float | None:
+        error = None if result else result.__cause__
+        pause = self.conclude(result)
+        if isinstance(error, KeyboardInterrupt) and is_interrupt(error):
+            raise error
+        return pause
+
+    def _check_owner(self) -> None:
+        if self._owner is not None:  # one that waits for its inputs
+            super()._check_owner()
+
+
+def is_interrupt(error: KeyboardInterrupt) -> bool:
+    """Whether this is Ctrl-C and not the task's own `raise KeyboardInterrupt`: no raise statement has raised it.
+
+    The innermost frame of a signal's exception stands at whatever instruction was next.
+    """
+    tb = error.__traceback__
+    if tb is None:
+        return True
+    while tb.tb_next is not None:
+        tb = tb.tb_next
+    import opcode  # noqa: PLC0415 - once, when somebody has pressed Ctrl-C
+
+    code = tb.tb_frame.f_code.co_code
+    at = tb.tb_lasti
+    return not (0 <= at < len(code) and opcode.opname[code[at]] == "RAISE_VARARGS")
+
+
+

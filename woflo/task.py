@@ -1,0 +1,372 @@
+"""Task and `@task`: a function and its policy. Calling one starts a run.
+
+A Task is immutable and never holds arguments. This file binds function, policy and arguments into a run and
+hands it to its runner; what happens then is the runner's (`runners/base`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from itertools import count
+
+from woflo._retry import Policy
+from woflo.errors import UsageError
+from woflo.runners import _inputs
+from woflo.runners.base import BaseTaskRun, chosen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+
+    from woflo._retry import RetryOn, Wait
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
+    S = TypeVar("S")
+    T = TypeVar("T")
+    Runner = type[BaseTaskRun[Any]]
+    _TaskOf = Generic[P, R]
+else:
+    from woflo.result import _Of as _TaskOf
+
+__all__ = ["Task", "ref", "task", "use"]
+
+_PLAIN = _inputs.PLAIN
+_COROUTINE, _GENERATOR, _ASYNC_GENERATOR = 0x80, 0x20, 0x200  # inspect.CO_COROUTINE…; inspect costs 8 ms
+_RUNNERS = {
+    "fork": ("multiprocess", "fork"),
+    "spawn": ("multiprocess", "spawn"),
+    "thread": ("thread", "ThreadTaskRun"),
+    "async": ("asynchronous", "AsyncTaskRun"),
+    "sequential": ("sequential", "SequentialTaskRun"),
+}
+_made: dict[str, Runner] = {}  # by their names in WOFLO_RUNNER
+
+
+class Task(_TaskOf[P, R] if TYPE_CHECKING else _TaskOf):
+    """A function plus its policy; made by `@task`. Calling it starts a run and returns the TaskRun at once.
+
+    Attributes:
+        fn: the function itself: `f.fn(x)` calls it plainly (and so does `f.local(x)`).
+        name: the task's name; its runs are `name-1`, `name-2`, …
+        policy: how often, on what and how long apart it is tried.
+        timeout: seconds an attempt may take, or None.
+        runner: where its runs execute, or None if the task doesn't say.
+        is_async: whether the function is a coroutine function.
+    """
+
+    fn: Callable[P, Any]
+
+    def __init__(self, fn: Callable[P, Any], name: str, policy: Policy, timeout: float | None, runner: Runner | None) -> None:  # noqa: PLR0913 - made by `task`
+        self.fn = fn
+        self.name = name
+        self.policy = policy
+        self.timeout = timeout
+        self.runner = runner
+        self.is_async = _flags(fn) & _COROUTINE != 0
+        self.simple = policy.retries == 0 and timeout is None and not (self.is_async and runner is not None and runner.__name__ == "SequentialTaskRun")
+        self.numbers = count(1)
+        for attribute in ("__module__", "__qualname__", "__doc__", "__annotations__"):
+            if hasattr(fn, attribute):
+                setattr(self, attribute, getattr(fn, attribute))
+        self.__name__ = getattr(fn, "__name__", name)
+        self.__wrapped__ = fn
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> BaseTaskRun[R]:
+        """Start a run of the task and return it at once.
+
+        A TaskRun among the arguments (also in lists, tuples, dicts, sets and dataclasses) makes a dependency: the run is
+        pending until its inputs have ended, then gets their values.
+
+        Raises:
+            UsageError: the call can't be carried out as it is; nothing was started.
+        """
+        inputs: Any = ()
+        for one in args:
+            if one.__class__ not in _PLAIN:
+                inputs = _inputs.find(args, kwargs)
+                break
+        else:
+            if kwargs:
+                inputs = _inputs.find((), kwargs)
+        return (self.runner or _runner_for(self)).submit(self, args, kwargs, inputs)
+
+    def local(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Call the function here, plainly: no run, no retries, no time-out."""
+        return self.fn(*args, **kwargs)
+
+    def options(self, **overrides: Any) -> Self:
+        """A copy of the task with some of the decorator's options changed.
+
+        >>> import woflo
+        >>> woflo.task(len).options(retries=2, name="size")
+        <Task size>
+        """
+        known = {
+            "name": self.name,
+            "retries": self.policy.retries,
+            "retry_sleep_time": self.policy.wait,
+            "retry_on": self.policy.retry_on,
+            "timeout": self.timeout,
+            "runner": self.runner,
+        }
+        for name in overrides:
+            if name not in known:
+                raise UsageError(f"{self.name}: there is no option {name!r}{_close(name, known)}; there are {', '.join(known)}")
+        return _make(self.fn, type(self), **{**known, **overrides})
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        bind = getattr(type(self.fn), "__get__", None)
+        bound = self.fn if bind is None else bind(self.fn, instance, owner)
+        if bound is self.fn:
+            return self
+        other = type(self).__new__(type(self))
+        vars(other).update(vars(self))
+        other.fn = other.__wrapped__ = bound
+        return other
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+    def __reduce__(self) -> Any:
+        if _importable(self):
+            return _by_name, (self.__module__, self.__qualname__)
+        state = (self.name, self.policy.retries, self.policy.wait, self.policy.retry_on, self.timeout, self.runner)
+        return _by_value, (self.fn, state)
+
+
+def _importable(one: Task[..., Any]) -> bool:
+    """Whether another interpreter finds this very task by importing its module."""
+    module = sys.modules.get(one.__module__ or "")
+    if module is None or one.__module__ == "__main__" or getattr(module, "__spec__", None) is None:
+        return False
+    found: Any = module
+    for name in (getattr(one, "__qualname__", None) or "<none>").split("."):
+        found = getattr(found, name, None)
+    return found is one
+
+
+def _by_name(module: str, qualname: str) -> Task[..., Any]:
+    from importlib import import_module
+
+    found: Any = import_module(module)
+    for name in qualname.split("."):
+        found = getattr(found, name)
+    return found  # type: ignore[no-any-return]
+
+
+def _by_value(fn: Callable[..., Any], state: tuple[Any, ...]) -> Task[..., Any]:
+    name, retries, wait, retry_on, timeout, runner = state
+    if isinstance(fn, Task):  # the function's own name leads to the task that was made of it
+        fn = fn.fn
+    return Task(fn, name, Policy(retries, retry_on, wait), timeout, runner)
+
+
+if TYPE_CHECKING:
+
+    class _Decorator:
+        @overload
+        def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+        @overload
+        def __call__(self, fn: Callable[P, R], /) -> Task[P, R]: ...
+
+    @overload
+    def task(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+    @overload
+    def task(fn: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(
+        *,
+        name: str | None = None,
+        retries: int = 0,
+        retry_sleep_time: Wait = 0.0,
+        retry_on: RetryOn = Exception,
+        timeout: float | None = None,
+        runner: Runner | None = None,
+    ) -> _Decorator: ...
+
+
+def task(  # noqa: PLR0913 - the options of a task
+    fn: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    retries: int = 0,
+    retry_sleep_time: Wait = 0.0,
+    retry_on: RetryOn = Exception,
+    timeout: float | None = None,
+    runner: Runner | None = None,
+) -> Any:
+    """Make a task of a function: `@task`, or `@task(retries=2, …)`.
+
+    Also for methods, classmethods, `functools.partial` objects and coroutine functions.
+
+    Args:
+        fn: the function, where the decorator is bare.
+        name: the task's name; the function's by default.
+        retries: attempts after the first one at most, whatever ended it: an exception in `retry_on`, a time-out, a dead worker.
+        retry_sleep_time: the pause before each further attempt: seconds, or a tenacity wait strategy.
+        retry_on: the exception class (or a tuple of them) that deserves another attempt.
+        timeout: seconds each attempt may take, from its start; pauses and waiting for a slot or for inputs don't count.
+        runner: the class of TaskRun that carries it out. Nearest wins: `options(runner=…)`, this, `use(runner)`, the
+            environment variable WOFLO_RUNNER, then a forked process (a coroutine function: an event loop).
+
+    Raises:
+        UsageError: an option has a bad value, or the function can't be a task.
+    """
+    options: dict[str, Any] = {
+        "name": name,
+        "retries": retries,
+        "retry_sleep_time": retry_sleep_time,
+        "retry_on": retry_on,
+        "timeout": timeout,
+        "runner": runner,
+    }
+    if fn is None:
+        _check(options)
+        return lambda fn: _make(fn, Task, **options)
+    return _make(fn, Task, **options)
+
+
+def _make(fn: Any, cls: Any, **options: Any) -> Any:
+    inner = getattr(fn, "__func__", fn)  # of a classmethod or staticmethod
+    if isinstance(fn, Task):
+        raise UsageError(f"{fn.name} is a task already; change it with {fn.name}.options(…)")
+    if not callable(inner) or isinstance(inner, BaseTaskRun):
+        raise UsageError(f"@task needs a function, not {type(fn).__name__}: {fn!r:.80}")
+    flags = _flags(fn)
+    if flags & (_GENERATOR | _ASYNC_GENERATOR):
+        raise UsageError(f"{_name_of(fn)} is a generator function; a task returns one value: return a list, or make a task of the parts")
+    _check(options)
+    policy = Policy(options["retries"], options["retry_on"], options["retry_sleep_time"])
+    timeout = options["timeout"]
+    return cls(fn, options["name"] or _name_of(fn), policy, None if timeout is None else float(timeout), options["runner"])
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Raise one UsageError that names every bad option."""
+    wrong = []
+    name, retries, wait, retry_on, timeout, runner = (options[key] for key in ("name", "retries", "retry_sleep_time", "retry_on", "timeout", "runner"))
+    if name is not None and (not isinstance(name, str) or not name):
+        wrong.append(f"name must be a text that is not empty, not {name!r}")
+    if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
+        wrong.append(f"retries must be a whole number from 0 up, not {retries!r}")
+    if not callable(wait) and not _is_seconds(wait, smallest=0.0):
+        wrong.append(f"retry_sleep_time must be seconds from 0 up, or a tenacity wait strategy, not {wait!r}")
+    if isinstance(wait, type):
+        wrong.append(f"retry_sleep_time must be an object, not the class {wait.__name__}: call it")
+    kinds = retry_on if isinstance(retry_on, tuple) else (retry_on,)
+    if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+        wrong.append(f"retry_on must be an exception class or a tuple of them, not {retry_on!r}")
+    if timeout is not None and not (_is_seconds(timeout, smallest=0.0) and timeout > 0):
+        wrong.append(f"timeout must be seconds above 0, or None, not {timeout!r}")
+    if runner is not None and not (isinstance(runner, type) and issubclass(runner, BaseTaskRun)):
+        wrong.append(f"runner must be a class of TaskRun, not {runner!r}")
+    if wrong:
+        raise UsageError("; ".join(wrong))
+
+
+def _is_seconds(value: object, smallest: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and smallest <= value < float("inf")
+
+
+def _name_of(fn: Any) -> str:
+    while (inner := getattr(fn, "func", None)) is not None and not hasattr(fn, "__name__"):  # partial
+        fn = inner
+    name = getattr(fn, "__name__", None)
+    return name if isinstance(name, str) else type(fn).__name__
+
+
+def _flags(fn: Any) -> int:
+    """The code flags of the function under partials, methods and callable objects; 0 if there is no Python code."""
+    for _ in range(100):
+        code = getattr(fn, "__code__", None)
+        if code is not None:
+            return int(code.co_flags)
+        inner = getattr(fn, "__func__", None) or (getattr(fn, "func", None) if not hasattr(fn, "__name__") else None)
+        if inner is None and not isinstance(fn, type):
+            inner = getattr(type(fn), "__call__", None)
+            inner = inner if hasattr(inner, "__code__") else None
+        if inner is None:
+            return 0
+        fn = inner
+    return 0
+
+
+def _close(name: str, known: Any) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, known, 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _runner_for(one: Task[..., Any]) -> Runner:
+    """Where a task runs that doesn't say it itself: `use`, WOFLO_RUNNER, the default."""
+    runner = chosen.get()
+    if runner is not None:
+        return runner
+    name = os.environ.get("WOFLO_RUNNER") or ("async" if one.is_async else "process")
+    found = _made.get(name)
+    return found if found is not None else _named(name)
+
+
+def _named(name: str) -> Runner:
+    """The runner of a name in WOFLO_RUNNER.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    import woflo.runners as runners
+
+    if name == "process":
+        _made[name] = runners.MultiprocessTaskRun
+        return runners.MultiprocessTaskRun
+    if name not in _RUNNERS:
+        raise UsageError(f"WOFLO_RUNNER={name!r} names no runner{_close(name, _RUNNERS)}; there are {', '.join(_RUNNERS)}")
+    attribute = _RUNNERS[name][1]
+    if attribute in {"fork", "spawn"}:
+        kind = runners.ForkProcess if attribute == "fork" else runners.SpawnProcess
+        found: Runner = runners.MultiprocessTaskRun.using(process_type=kind)
+    else:
+        found = getattr(runners, attribute)
+    _made[name] = found
+    return found
+
+
+def use(runner: Runner) -> _Use:
+    """Have the tasks that are called in a `with` block run on `runner`, unless they say otherwise themselves.
+
+    It is a context variable: runs in threads and coroutines inherit it, worker processes don't.
+
+    Raises:
+        UsageError: `runner` is no class of TaskRun.
+    """
+    if not (isinstance(runner, type) and issubclass(runner, BaseTaskRun)):
+        raise UsageError(f"use() needs a class of TaskRun, not {runner!r}")
+    return _Use(runner)
+
+
+class _Use:
+    """The block of `with use(runner)`; may be nested and entered again."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._tokens: list[Any] = []
+
+    def __enter__(self) -> Runner:
+        self._tokens.append(chosen.set(self._runner))
+        return self._runner
+
+    def __exit__(self, *_: object) -> None:
+        chosen.reset(self._tokens.pop())
+
+
+def ref(run: BaseTaskRun[T]) -> T:
+    """The run itself, typed as its value: `total(ref(load(3)))` satisfies type checkers."""
+    return run  # type: ignore[return-value]
+
+
+if TYPE_CHECKING:
+    _Methods = Concatenate[S, P]
