@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     # payload, type name, message, notes, places, index of the cause, of the context, suppress
     Record = tuple[bytes | None, str, str, tuple[str, ...], tuple[Place, ...], int, int, bool]
 
-OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH120 - pathlib costs 5 ms
+_HOME = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH120 - pathlib costs 5 ms
+_WITH_TASKS = (_HOME + "__main__.py", _HOME + "testing.py")  # files of ours whose functions are tasks like a user's
 _HEAD, _TAIL = 100, 400  # places kept of a very deep traceback: its first and its last ones
 
 
@@ -44,9 +45,14 @@ def type_name(cls: type) -> str:
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
+def ours(file: str) -> bool:
+    """Whether a file is part of woflo's machinery."""
+    return file.startswith(_HOME) and file not in _WITH_TASKS
+
+
 def skip_ours(tb: TracebackType | None) -> TracebackType | None:
     """The traceback from the first frame on that isn't woflo's own; None when all are."""
-    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(OURS):
+    while tb is not None and ours(tb.tb_frame.f_code.co_filename):
         tb = tb.tb_next
     return tb
 
@@ -67,7 +73,7 @@ def places(tb: TracebackType | None) -> tuple[Place, ...]:
 def stack(frame: FrameType | None) -> tuple[Place, ...]:
     """Like `places`, for a running frame: where the code is now, outermost first."""
     found: list[Place] = []
-    while frame is not None and not frame.f_code.co_filename.startswith(OURS):
+    while frame is not None and not ours(frame.f_code.co_filename):
         found.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
         frame = frame.f_back
     found.reverse()

@@ -258,6 +258,7 @@ def load_result(kind: bytes, body: bytes, file: int | None) -> tuple[bytes, Any]
     """
     if file is None:
         return kind, pickle.loads(body) if body else None  # noqa: S301 - from our own worker
+    os.lseek(file, 0, os.SEEK_SET)  # the position is shared with the worker that wrote it
     with open(file, "rb", closefd=False) as stream:
         return kind, pickle.load(stream)  # noqa: S301 - from our own worker
 

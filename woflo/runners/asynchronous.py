@@ -2,7 +2,7 @@
 
 On the running loop if the call is made on one, else on a loop of our own in a daemon thread, which ends when it is idle.
 A run belongs to its loop: when that closes, the run ends as StoppedFailure. A plain function runs in
-a thread of the loop (`asyncio.to_thread`), so that it never blocks it.
+a daemon thread beside the loop, so that it never blocks it.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import asyncio
 from _thread import allocate_lock
 from contextvars import copy_context
 from time import monotonic
+from weakref import WeakKeyDictionary
 
 from woflo import _exceptions, _notify
 from woflo.result import Ok, StoppedFailure
 from woflo.runners import base
+from woflo.runners._slots import default_size
 from woflo.runners.base import BaseTaskRun, current, failure_from, late
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from contextvars import Context
     from typing import Any, TypeVar
 
     R = TypeVar("R", covariant=True)  # noqa: PLC0105
@@ -42,7 +43,6 @@ class AsyncTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
     settings = ()
 
     loop: asyncio.AbstractEventLoop | None = None
-    context: Context | None = None
     _job: asyncio.Task[None] | None = None
 
     def prepare_pending(self) -> None:
@@ -51,13 +51,16 @@ class AsyncTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
 
     def _start_attempt(self) -> None:
         loop = _running_loop()
-        if self.loop is None:
-            if loop is None:
-                if self.context is None:
-                    self.context = copy_context()
-                _own_loop(self)
-                return
+        if loop is not None and self.loop is None:
             self.loop = loop
+            self._phase = "running"
+            self._job = loop.create_task(self._drive())
+            return
+        if self.loop is None:
+            if self.context is None:
+                self.context = copy_context()
+            _own_loop(self)
+            return
         if loop is self.loop:
             self._job = loop.create_task(self._drive(), context=self.context)
             self._phase = "running"
@@ -107,7 +110,7 @@ class AsyncTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
             if task.is_async:
                 value = await task.fn(*self.args, **self.kwargs)
             else:
-                value = await asyncio.to_thread(task.fn, *self.args, **self.kwargs)
+                value = await _in_thread(self)
             result: Any = Ok(value)
         except GeneratorExit as error:
             self._settle(self._failed(error))
@@ -174,7 +177,7 @@ class AsyncTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
             if frame is not None:
                 found.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
             one = getattr(one, "cr_await", None)
-        return tuple(place for place in found if not place[0].startswith(_exceptions.OURS))
+        return tuple(place for place in found if not _exceptions.ours(place[0]))
 
     def needs_this_thread(self) -> bool:
         loop = self.loop
@@ -185,10 +188,57 @@ class AsyncTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
         if self._result is None and loop is not None and loop.is_closed():
             self._settle(self.named(StoppedFailure("its event loop was closed")))
 
-    def _settle(self, result: Any) -> None:
-        super()._settle(result)
-        self.context = None
-        self._job = None
+
+async def _in_thread(run: AsyncTaskRun[Any]) -> Any:
+    """Call a plain function beside the loop: in a daemon thread, so that one that never returns can't hold up the exit."""
+    import threading  # noqa: PLC0415
+
+    loop = asyncio.get_running_loop()
+    room = _room.get(loop)
+    if room is None:
+        room = _room[loop] = asyncio.Semaphore(default_size())
+    async with room:
+        future: asyncio.Future[Any] = loop.create_future()
+        context, fn, args, kwargs = copy_context(), run.task.fn, run.args, run.kwargs
+
+        def answer(value: Any, error: BaseException | None) -> None:
+            if future.cancelled():
+                return
+            if error is None:
+                future.set_result(value)
+            elif isinstance(error, StopIteration):  # a future refuses it
+                future.set_exception(_Wrapped(error))
+            else:
+                future.set_exception(error)
+
+        def call() -> None:
+            value: Any = None
+            raised: BaseException | None = None
+            try:
+                value = context.run(fn, *args, **kwargs)
+            except BaseException as error:  # noqa: BLE001 - whatever the task raises is its result
+                raised = error.with_traceback(_exceptions.skip_ours(error.__traceback__))
+            try:
+                loop.call_soon_threadsafe(answer, value, raised)
+            except RuntimeError:  # the loop was closed: the run has ended with it
+                return
+
+        threading.Thread(target=call, name=f"woflo-{run.name}", daemon=True).start()
+        try:
+            return await future
+        except _Wrapped as wrapped:
+            raise wrapped.error from None
+
+
+class _Wrapped(Exception):  # noqa: N818
+    """Carries an exception that asyncio doesn't let through."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+_room: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()  # threads at once, per loop
 
 
 class _Thread:

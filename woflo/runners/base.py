@@ -12,7 +12,8 @@ A runner writes `start` (put `self.call` somewhere, return at once) and `stop` (
 from __future__ import annotations
 
 import os
-from _thread import allocate_lock, get_ident
+from _thread import _local, allocate_lock, get_ident
+from collections import deque
 from contextvars import ContextVar
 from itertools import count
 from time import monotonic
@@ -25,6 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
     from collections.abc import Callable, Generator
+    from contextvars import Context
     from typing import Any, ClassVar, Literal, Self, TypeVar
 
     from woflo.result import Result
@@ -160,8 +162,9 @@ def attempt(run: BaseTaskRun[Any]) -> Result[Any]:
     A coroutine function runs on an event loop of its own.
     """
     task = run.task
+    limit = task.timeout
     token = current.set(run)
-    begun = monotonic()
+    begun = 0.0 if limit is None else monotonic()
     try:
         value = task.fn(*run.args, **run.kwargs)
         if task.is_async:
@@ -171,7 +174,7 @@ def attempt(run: BaseTaskRun[Any]) -> Result[Any]:
         result = failure_from(run, error)
     finally:
         current.reset(token)
-    if task.timeout is not None and (elapsed := monotonic() - begun) > task.timeout:
+    if limit is not None and (elapsed := monotonic() - begun) > limit:
         return late(run, elapsed)
     return result
 
@@ -242,7 +245,10 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
     _ended: float = 0.0
     _owner: object = None
     _waiters: list[Any] | None = None
+    _dependents: list[Callable[[], None]] | None = None  # runs that wait for this one as an input
     _callbacks: list[Callable[[BaseTaskRun[Any]], object]] | None = None
+    context: Context | None = None  # the caller's, for runs that are started in another thread
+    _pause: Waiter | None = None  # asleep between two attempts
     _clock: Any = None  # the timer of the current attempt's deadline, or of the pause
     _wanted: list[BaseTaskRun[Any]] | tuple[()] = ()  # the inputs, until they have ended
     _attended: bool = False  # whether the background thread looks after it
@@ -573,10 +579,15 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
             self._result = result
             waiters, self._waiters = self._waiters, None
             callbacks, self._callbacks = self._callbacks, None
-        self._disarm()
-        self.args, self.kwargs = (), {}  # a kept run must not keep its arguments
+            dependents, self._dependents = self._dependents, None
+        if self._clock is not None:
+            self._disarm()
+        self.args = self.kwargs = self.context = None  # type: ignore[assignment] # a kept run must not keep what it was called with
         live.discard(self)
-        self._forget()
+        if self._attended or self.pumped:
+            self._forget()
+        if self._pause is not None:
+            self._pause.signal(self)
         failure = None if result else result
         if failure is not None:
             if not isinstance(failure, StoppedFailure):
@@ -586,6 +597,8 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
             _notify.ended(self, None)
         for waiter in waiters or ():
             waiter.signal(self)
+        if dependents:
+            _one_after_the_other(dependents)
         for callback in callbacks or ():
             self._call_back(callback)
 
@@ -681,6 +694,8 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
     def _wait(self, timeout: float | None) -> bool:
         self._check_owner()
         self._check_wait()
+        if _here.starts:  # a start of this thread's waits for another: those in the queue come first
+            _drain(_here.starts)
         deadline = None if timeout is None else monotonic() + timeout
         waiter = Waiter()
         if not self.enlist(waiter):
@@ -752,14 +767,27 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
         countdown = count(len(unfinished), -1)  # next() is atomic: the callbacks may come from several threads
         next(countdown)
 
-        def one_less(_: object) -> None:
+        def one_less() -> None:
             if next(countdown) == 0 and self._result is None:
                 self._inputs_ended(inputs)
 
         if not unfinished:
             self._inputs_ended(inputs)
         for one in unfinished:
-            one.add_done_callback(one_less)
+            one._before(one_less)  # noqa: SLF001
+
+    def _before(self, dependent: Callable[[], None]) -> None:
+        """Call `dependent()` when this run has ended; now if it has."""
+        with _state:
+            ended = self._result is not None
+            if not ended:
+                if self._dependents is None:
+                    self._dependents = []
+                self._dependents.append(dependent)
+        if ended:
+            _one_after_the_other([dependent])
+        else:
+            self._attend()
 
     def prepare_pending(self) -> None:
         """The run will be started by another thread: keep what belongs to the caller's (its context)."""
@@ -801,6 +829,34 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
             callback(self)
         except Exception as error:  # noqa: BLE001 - the user's; it must not reach whoever finished the run
             _notify.broken(f"a done-callback of {self.name}, {getattr(callback, '__qualname__', callback)!s},", error)
+
+
+class _Local(_local):
+    """Per thread: the starts of dependent runs that are still to be made."""
+
+    starts: deque[Callable[[], None]] | None = None
+
+
+_here = _Local()
+
+
+def _one_after_the_other(starts: list[Callable[[], None]]) -> None:
+    """Start dependent runs without recursion: a run that ends within its start lengthens the queue, not the stack."""
+    queue = _here.starts
+    if queue is not None:
+        queue.extend(starts)
+        return
+    _here.starts = queue = deque(starts)
+    try:
+        _drain(queue)
+    finally:
+        _drain(queue)  # Ctrl-C must not lose the others
+        _here.starts = None
+
+
+def _drain(queue: deque[Callable[[], None]]) -> None:
+    while queue:
+        queue.popleft()()
 
 
 if TYPE_CHECKING:

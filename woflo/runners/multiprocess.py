@@ -21,7 +21,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable
-    from contextvars import Context
     from typing import Any, ClassVar, TypeVar
 
     R = TypeVar("R", covariant=True)  # noqa: PLC0105
@@ -66,7 +65,6 @@ class MultiprocessTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
 
     spawns: bool = False
     parcel: Parcel | None = None
-    context: Context | None = None
     worker: Worker | None = None
 
     def begin(self) -> None:
@@ -181,8 +179,8 @@ class MultiprocessTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
             return None
 
     def _forget(self) -> None:
-        super()._forget()
-        self.context = None
+        if self._attended:
+            super()._forget()
         parcel, self.parcel = self.parcel, None
         if parcel is not None:
             parcel.close()

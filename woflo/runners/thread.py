@@ -16,14 +16,13 @@ from time import monotonic
 
 from woflo import _exceptions
 from woflo.errors import TaskStopped, UsageError
-from woflo.result import StoppedFailure, WorkerFailure
+from woflo.result import Ok, StoppedFailure, WorkerFailure
 from woflo.runners import base
 from woflo.runners._slots import default_size
 from woflo.runners.base import BaseTaskRun, attempt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from contextvars import Context
     from typing import Any, TypeVar
 
     R = TypeVar("R", covariant=True)  # noqa: PLC0105
@@ -42,19 +41,33 @@ class _Pool:
         self.queue: deque[ThreadTaskRun[Any]] = deque()
         self.idle: list[Any] = []  # one lock per sleeping thread: released when there is work
         self.threads = 0  # alive, sleeping ones too
+        self.setting: int | None = None  # the max_running that it was made for
+        self.searching = False  # a thread has been woken or started for the queue and has not taken a run yet
         self.waiting = 0  # those whose run waits for another run
 
     def submit(self, run: ThreadTaskRun[Any]) -> None:
-        """Hand a run to a sleeping thread, a new one, or the next that is free."""
+        """Hand a run to a sleeping thread, a new one, or the next that is free.
+
+        One thread at a time is called: it calls the next when it takes a run and there are more. So a burst of short
+        runs wakes few threads (each costs a switch of the GIL), and a burst of long ones gets all of them within
+        milliseconds. As long as the queue holds a run, a thread is searching or no more are allowed.
+        """
         with self.lock:
             self.queue.append(run)
-            if self.idle:
-                self.idle.pop().release()
+            if self.searching or not self._call():
                 return
-            if self.threads - self.waiting >= self.size:
-                return
-            self.threads += 1
         self._start_thread()
+
+    def _call(self) -> bool:
+        """Wake a sleeping thread; True if a new one has to be started instead. Needs the lock."""
+        if self.idle:
+            self.searching = True
+            self.idle.pop().release()
+        elif self.threads - self.waiting < self.size:
+            self.searching = True
+            self.threads += 1
+            return True
+        return False
 
     def _start_thread(self) -> None:
         import threading  # noqa: PLC0415 - not before somebody wants threads
@@ -64,6 +77,7 @@ class _Pool:
         except RuntimeError as error:
             with self.lock:
                 self.threads -= 1
+                self.searching = False
                 stranded = [] if self.threads else list(self.queue)
                 if stranded:
                     self.queue.clear()
@@ -77,9 +91,8 @@ class _Pool:
         """A run of this pool begins (or ceases) to wait for another run: its thread doesn't count meanwhile."""
         with self.lock:
             self.waiting += 1 if blocks else -1
-            if not blocks or not self.queue or self.idle or self.threads - self.waiting >= self.size:
+            if not blocks or not self.queue or self.searching or not self._call():
                 return
-            self.threads += 1
         self._start_thread()
 
     def _work(self) -> None:
@@ -87,8 +100,10 @@ class _Pool:
         _own.pool[get_ident()] = self
         sleep = allocate_lock()
         sleep.acquire()
+        searching = True  # it was started because of the queue
         try:
-            while (run := self._next(sleep)) is not None:
+            while (run := self._next(sleep, searching)) is not None:
+                searching = False
                 if not run.carry_out():
                     break  # TaskStopped was thrown into this thread: it takes no further run
                 del run  # an idle thread must not keep the last run alive
@@ -96,25 +111,35 @@ class _Pool:
             del _own.pool[get_ident()]
             with self.lock:
                 self.threads -= 1
-                missing = bool(self.queue) and not self.idle and self.threads - self.waiting < self.size
-                self.threads += missing
+                missing = bool(self.queue) and not self.searching and self._call()
             if missing:
                 self._start_thread()
 
-    def _next(self, sleep: Any) -> ThreadTaskRun[Any] | None:
+    def _next(self, sleep: Any, searching: bool) -> ThreadTaskRun[Any] | None:  # noqa: FBT001
+        """The next run for this thread; None when it shall end."""
         while True:
             with self.lock:
+                if searching:
+                    self.searching = False
+                if self.queue and self.threads - self.waiting <= self.size:
+                    run = self.queue.popleft()
+                    missing = bool(self.queue) and not self.searching and self._call()
+                    break
                 if self.queue:
-                    if self.threads - self.waiting > self.size:
-                        return None  # a run that waited goes on: one thread too many
-                    return self.queue.popleft()
+                    return None  # a run that waited has gone on: one thread too many
                 self.idle.append(sleep)
-            if not sleep.acquire(timeout=_IDLE_SECONDS):
-                with self.lock:
-                    if sleep in self.idle:
-                        self.idle.remove(sleep)
-                        return None
-                sleep.acquire()  # it was released in the last moment
+            if sleep.acquire(timeout=_IDLE_SECONDS):
+                searching = True
+                continue
+            with self.lock:
+                if sleep in self.idle:
+                    self.idle.remove(sleep)
+                    return None
+            sleep.acquire()  # it was released in the last moment
+            searching = True
+        if missing:
+            self._start_thread()
+        return run
 
 
 class _Own:
@@ -146,16 +171,21 @@ class ThreadTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
         max_running: at most so many at work at once; None: max(32, 4 × cores). One that waits for a run doesn't count.
     """
 
-    context: Context | None = None
     _thread: int = 0  # the thread that runs the task's code now
     _thrown: bool = False
-    _pause: Any = None  # released to end a pause between two attempts
+
+    def prepare_pending(self) -> None:
+        self.context = copy_context()
 
     def _start_attempt(self) -> None:
-        self.context = copy_context()
+        if self.context is None:
+            self.context = copy_context()
         if self.task.timeout is not None:
             self._attend()
-        _pool_of(type(self)).submit(self)
+        pool = _pools.get(type(self))
+        if pool is None or pool.setting is not self.max_running:
+            pool = _pool_of(type(self))
+        pool.submit(self)
 
     def carry_out(self) -> bool:
         """In a pool's thread: all attempts; False if TaskStopped was thrown into this thread."""
@@ -174,12 +204,15 @@ class ThreadTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
                     result = context.run(attempt, self)
             except TaskStopped:  # between the task's last instruction and here
                 result = self.named(StoppedFailure("stopped"))
-            clean = self._leave(mine)
-            if self.attempt != mine:  # abandoned long ago, another thread has the next attempt
+            self._thread = 0
+            # `stop` and the clock set these before they look at `_thread`: if neither is seen here, nothing will be thrown
+            if (self._stop_asked or self._timed_out or self.attempt != mine) and not self._leave(mine):
+                if self.attempt == mine:  # else abandoned long ago: another thread has the next attempt
+                    self.finish(result)
                 return False
-            if not clean:
-                self.finish(result)
-                return False
+            if result.__class__ is Ok:
+                self._settle(result)
+                return True
             pause = self.conclude(result)
             if pause is None or not self._sleep(pause):
                 return True
@@ -193,19 +226,17 @@ class ThreadTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
             if thrown:
                 _throw(get_ident(), None)  # if it has not struck yet, it never will
             if self.attempt == mine:
-                self._thread, self._thrown = 0, False
+                self._thrown = False
         return not thrown
 
     def _sleep(self, seconds: float) -> bool:
         """Pause between two attempts; False if the run was stopped meanwhile."""
-        self._pause = lock = allocate_lock()
-        lock.acquire()
+        deadline = monotonic() + seconds
+        self._pause = waiter = base.Waiter()
         _waiting(True)  # noqa: FBT003
         try:
-            deadline = monotonic() + seconds
             while self._result is None and (left := deadline - monotonic()) > 0:
-                if lock.acquire(timeout=min(left, 3600.0)):
-                    break
+                waiter.sleep(left)
         finally:
             self._pause = None
             _waiting(False)  # noqa: FBT003
@@ -216,16 +247,6 @@ class ThreadTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
             if self._thread and not self._thrown:
                 self._thrown = True
                 _throw(self._thread, TaskStopped)
-
-    def _settle(self, result: Any) -> None:
-        super()._settle(result)
-        self.context = None
-        pause = self._pause
-        if pause is not None:
-            try:  # noqa: SIM105
-                pause.release()
-            except RuntimeError:
-                pass
 
     def whereabouts(self) -> tuple[_exceptions.Place, ...]:
         frame = sys._current_frames().get(self._thread)  # noqa: SLF001 - the only way to another thread's frames
@@ -245,6 +266,8 @@ def _pool_of(runner: type[ThreadTaskRun[Any]]) -> _Pool:
             pool = _pools[owner] = _Pool(size)
             base.on_fork(_forget)
         pool.size = size
+    pool.setting = runner.max_running
+    _pools[runner] = pool
     return pool
 
 
