@@ -5,6 +5,7 @@ Reads like a user's script on purpose: it imports public names only, and its tas
 
 from __future__ import annotations
 
+import keyword
 import re
 import sysconfig
 import tempfile
@@ -16,14 +17,15 @@ import woflo
 from woflo import Ok, task
 
 CHUNK_FILES = 50  # files per run: a run should last much longer than the millisecond that starting it costs
+ALL = "all words"
 
 
 def count(files: list[Path]) -> Counter[str]:
-    """Count the words in the files."""
+    """Count the words in the files; of all words, say how often each keyword of Python occurs."""
     words: Counter[str] = Counter()
     for file in files:
         words.update(re.findall(r"\w+", file.read_text(encoding="utf-8", errors="replace")))
-    return words
+    return Counter({ALL: words.total(), **{word: words[word] for word in keyword.kwlist}})
 
 
 # 1. Many runs at once. Each call starts a process and returns a TaskRun at once.
@@ -36,12 +38,9 @@ def count_words(files: list[Path]) -> Counter[str]:
 
 
 @task
-def total(counts: list[Counter[str]]) -> Counter[str]:
-    """Add the counts up. It is given runs, and starts when the last of them has ended."""
-    words: Counter[str] = Counter()
-    for each in counts:
-        words.update(each)
-    return words
+def add_up(counts: list[Counter[str]]) -> Counter[str]:
+    """Add the counts. It is given runs, gets their values, and starts when the last of them has ended."""
+    return sum(counts, Counter())
 
 
 # 2. Retries: each attempt is a fresh process, so what an attempt learns has to be kept outside it.
@@ -100,10 +99,10 @@ def main() -> None:
     here = count(files)
     print(f"   in this process            {time.perf_counter() - began:5.2f} s")
     began = time.perf_counter()
-    words = total([woflo.ref(count_words(chunk)) for chunk in chunks]).get_result()
+    words = add_up([woflo.ref(count_words(chunk)) for chunk in chunks]).get_result()
     print(f"   in {len(chunks) + 1:3} processes           {time.perf_counter() - began:5.2f} s")
-    print(f"   {words.total():,} words; the same answer: {words == here}; most often: ", end="")
-    print(", ".join(f"{word} {times:,}" for word, times in words.most_common(3)))
+    common = ", ".join(f"{word} {times:,}" for word, times in words.most_common(4)[1:])
+    print(f"   {words[ALL]:,} words; the same answer: {words == here}; commonest keywords: {common}")
 
     print("\n2. A task that fails twice, with retries=3")
     with tempfile.TemporaryDirectory() as folder:

@@ -307,9 +307,20 @@ def _runner_for(one: Task[..., Any]) -> Runner:
     runner = chosen.get()
     if runner is not None:
         return runner
-    name = os.environ.get("WOFLO_RUNNER") or ("async" if one.is_async else "process")
+    name = _environment("WOFLO_RUNNER") or ("async" if one.is_async else "process")
     found = _made.get(name)
     return found if found is not None else _named(name)
+
+
+def _environment(name: str) -> str | None:
+    """`os.environ.get(name)`, which costs 0.6 µs, more than everything else about a call."""
+    if _environ is None:
+        return os.environ.get(name)
+    value = _environ.get(name.encode())
+    return None if value is None else os.fsdecode(value)
+
+
+_environ: Any = getattr(os.environ, "_data", None) if os.name == "posix" else None  # the dict behind it, bytes to bytes
 
 
 def _named(name: str) -> Runner:

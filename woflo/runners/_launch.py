@@ -180,6 +180,7 @@ def _fork(run: Any, slots: Slots, token: bytes) -> Worker:
         try:
             pid = os.fork()
             if pid == 0:
+                ours.close()  # else the lifeline would never hang up
                 from woflo.runners import _worker  # noqa: PLC0415 - loaded before by `prepare`
 
                 _worker.carry_out(run, theirs, threads > 0, mask, signals, slots, bool(token))
@@ -259,7 +260,7 @@ def _spawn(run: Any, slots: Slots, token: bytes) -> Worker:
             for name in ("multiprocess", "multiprocessing")
             if name + ".process" in sys.modules
         }
-        settings = {"argv": sys.argv, "keys": keys, "trackers": trackers}
+        settings = {"argv": sys.argv, "keys": keys, "trackers": trackers, "attempt": run.attempt}
         parcel = _shipping._memory_file()  # noqa: SLF001
         with open(parcel, "wb", closefd=False) as file:  # noqa: PTH123
             pickle.dump((settings, run.parcel.data), file, 5)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import _signal
 import errno
 import os
-from _thread import RLock, allocate_lock, start_new_thread
+from _thread import RLock, allocate_lock
 from collections import deque
 from heapq import heappop, heappush
 from itertools import count
@@ -333,8 +333,10 @@ class Supervisor:
             if self._background is not None:
                 return
             self._background = waiter = base.Waiter()
+            import threading  # noqa: PLC0415 - not before something can fall due
+
             try:
-                start_new_thread(self._run_background, (waiter,))
+                threading.Thread(target=self._run_background, args=(waiter,), name="woflo-background", daemon=True).start()
             except RuntimeError:  # no thread to be had, or the interpreter is ending: whoever waits pumps, and the exit does
                 self._background = None
 

@@ -286,6 +286,7 @@ def spawned(channel_fd: int, parcel_fd: int, parent: int, slots: tuple[int, int,
         _adopt(settings)
         try:
             run = _shipping.load_call(data).run
+            run.attempt = settings["attempt"]
         except BaseException as error:  # noqa: BLE001 - the user's modules and classes may raise anything at import
             run = base.BaseTaskRun()
             failure = _shipping.broken_call(error)

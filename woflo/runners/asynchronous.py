@@ -17,11 +17,13 @@ from woflo import _exceptions, _notify
 from woflo.result import Ok, StoppedFailure
 from woflo.runners import base
 from woflo.runners._slots import default_size
-from woflo.runners.base import BaseTaskRun, current, failure_from, late
+from woflo.runners.base import BaseTaskRun, current, failure_from, late, live
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, TypeVar
+    from typing import Any, Self, TypeVar
+
+    from woflo.task import Task
 
     R = TypeVar("R", covariant=True)  # noqa: PLC0105
 
@@ -44,6 +46,32 @@ class AsyncTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
 
     loop: asyncio.AbstractEventLoop | None = None
     _job: asyncio.Task[None] | None = None
+
+    @classmethod
+    def submit(cls, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[BaseTaskRun[Any]]) -> Self:
+        loop = _running_loop()
+        if loop is None or inputs or not task.simple or not task.is_async or _notify.listening or not base.prepared():
+            return super().submit(task, args, kwargs, inputs)
+        run = cls()  # the straight way: a coroutine function on its own loop, no retries, no time-out
+        run.task = task
+        run.loop = loop
+        run._number = next(task.numbers)
+        run._owner = base.process_mark()
+        run._phase = "running"
+        live.add(run)
+        run._job = loop.create_task(run._straight(args, kwargs))
+        return run
+
+    async def _straight(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        current.set(self)  # in the context of this asyncio task, which is its own
+        try:
+            value = await self.task.fn(*args, **kwargs)
+        except BaseException as error:  # noqa: BLE001 - whatever the task raises is its result
+            self.conclude(self._failed(error))
+            if isinstance(error, GeneratorExit):
+                raise
+        else:
+            self.succeed(value)
 
     def prepare_pending(self) -> None:
         self.loop = _running_loop()
@@ -80,16 +108,6 @@ class AsyncTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
     async def _drive(self) -> None:
         """All attempts, on the loop; a context of its own holds `current_run`."""
         current.set(self)
-        task = self.task
-        if task.simple and task.is_async and not _notify.listening:
-            self._started = monotonic()
-            try:
-                self._settle(Ok(await task.fn(*self.args, **self.kwargs)))
-            except BaseException as error:  # noqa: BLE001 - whatever the task raises is its result
-                self.conclude(self._failed(error))
-                if isinstance(error, GeneratorExit):
-                    raise
-            return
         while self._result is None:
             pause = self.conclude(await self._attempt())
             if pause is None:

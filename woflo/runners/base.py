@@ -67,6 +67,11 @@ def stop_requested() -> bool:
     return run is not None and (run._stop_asked or run._timed_out == run.attempt)  # noqa: SLF001 - same module
 
 
+def prepared() -> bool:
+    """Whether a run may be started the straight way: the hooks are registered and the program isn't over."""
+    return _prepared and not closed
+
+
 def existing_supervisor() -> Any:
     """This process's supervisor, or None if nothing has needed one."""
     return _supervisor
@@ -409,17 +414,13 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
         and nothing else happens.
         """
         with _state:
-            if self._result is None:
-                if self._callbacks is None:
-                    self._callbacks = []
-                self._callbacks.append(callback)
-                added = True
-            else:
-                added = False
-        if added:
+            if self._callbacks is None:
+                self._callbacks = []
+            self._callbacks.append(callback)
+        if self._result is None:
             self._attend()
         else:
-            self._call_back(callback)
+            self._tell_callbacks()
 
     def __await__(self) -> Generator[Any, None, R]:
         """Wait without blocking the event loop. Cancelling the waiter leaves the run alone."""
@@ -577,28 +578,64 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
             if self._started:
                 self._ended = monotonic()
             self._result = result
-            waiters, self._waiters = self._waiters, None
-            callbacks, self._callbacks = self._callbacks, None
-            dependents, self._dependents = self._dependents, None
         if self._clock is not None:
             self._disarm()
         self.args = self.kwargs = self.context = None  # type: ignore[assignment] # a kept run must not keep what it was called with
         live.discard(self)
         if self._attended or self.pumped:
             self._forget()
-        if self._pause is not None:
-            self._pause.signal(self)
-        failure = None if result else result
-        if failure is not None:
-            if not isinstance(failure, StoppedFailure):
+        if not result:
+            if not isinstance(result, StoppedFailure):
                 _notify.unseen[id(self.task), self._number] = self.name
-            _notify.ended(self, failure)  # type: ignore[arg-type]
+            _notify.ended(self, result)  # type: ignore[arg-type]
         elif _notify.listening:
             _notify.ended(self, None)
+        if self._waiters is not None:
+            self._tell_waiters()
+        if self._pause is not None:
+            self._pause.signal(self)
+        if self._dependents is not None:
+            self._tell_dependents()
+        if self._callbacks is not None:
+            self._tell_callbacks()
+
+    def succeed(self, value: R) -> None:
+        """`_settle(Ok(value))` without the lock: for the one thread that carries out the run, while nobody has asked it to stop
+        (only then can somebody else end it)."""
+        if self._stop_asked or self._timed_out or _notify.listening:
+            self._settle(Ok(value))
+            return
+        if self._started:
+            self._ended = monotonic()
+        self._result = Ok(value)
+        self.args = self.kwargs = self.context = None  # type: ignore[assignment]
+        live.discard(self)
+        if self._clock is not None:
+            self._disarm()
+        if self._attended:
+            self._forget()
+        if self._waiters is not None:
+            self._tell_waiters()
+        if self._dependents is not None:
+            self._tell_dependents()
+        if self._callbacks is not None:
+            self._tell_callbacks()
+
+    def _tell_waiters(self) -> None:
+        with _state:
+            waiters, self._waiters = self._waiters, None
         for waiter in waiters or ():
             waiter.signal(self)
+
+    def _tell_dependents(self) -> None:
+        with _state:
+            dependents, self._dependents = self._dependents, None
         if dependents:
             _one_after_the_other(dependents)
+
+    def _tell_callbacks(self) -> None:
+        with _state:
+            callbacks, self._callbacks = self._callbacks, None
         for callback in callbacks or ():
             self._call_back(callback)
 
@@ -676,14 +713,18 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
     # ------------------------------------------------------------------ waiting
 
     def enlist(self, waiter: Any) -> bool:
-        """Have `waiter.signal(run)` called at the end; False if it has come already."""
+        """Have `waiter.signal(run)` called at the end; False if it has come already.
+
+        First the entry, then the look: whoever ends the run does it the other way round, so one of the two sees the other.
+        """
         with _state:
-            if self._result is not None:
-                return False
             if self._waiters is None:
                 self._waiters = []
             self._waiters.append(waiter)
-        return True
+        if self._result is None:
+            return True
+        self.delist(waiter)
+        return False
 
     def delist(self, waiter: Any) -> None:
         """Forget a waiter."""
@@ -779,15 +820,13 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
     def _before(self, dependent: Callable[[], None]) -> None:
         """Call `dependent()` when this run has ended; now if it has."""
         with _state:
-            ended = self._result is not None
-            if not ended:
-                if self._dependents is None:
-                    self._dependents = []
-                self._dependents.append(dependent)
-        if ended:
-            _one_after_the_other([dependent])
-        else:
+            if self._dependents is None:
+                self._dependents = []
+            self._dependents.append(dependent)
+        if self._result is None:
             self._attend()
+        else:
+            self._tell_dependents()
 
     def prepare_pending(self) -> None:
         """The run will be started by another thread: keep what belongs to the caller's (its context)."""

@@ -211,7 +211,7 @@ class ThreadTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
                     self.finish(result)
                 return False
             if result.__class__ is Ok:
-                self._settle(result)
+                self.succeed(result.value)
                 return True
             pause = self.conclude(result)
             if pause is None or not self._sleep(pause):
@@ -221,12 +221,16 @@ class ThreadTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
 
     def _leave(self, mine: int) -> bool:
         """The task's code is left: nothing may be thrown any more; False if something was."""
-        with _throwing:
-            thrown = self._thrown or self.attempt != mine
-            if thrown:
-                _throw(get_ident(), None)  # if it has not struck yet, it never will
-            if self.attempt == mine:
-                self._thrown = False
+        try:
+            with _throwing:
+                thrown = self._thrown or self.attempt != mine
+                if thrown:
+                    _throw(get_ident(), None)  # if it has not struck yet, it never will
+                if self.attempt == mine:
+                    self._thrown = False
+        except TaskStopped:  # it struck while this thread waited for the lock that the thrower held
+            self._thrown = False
+            return False
         return not thrown
 
     def _sleep(self, seconds: float) -> bool:
@@ -243,6 +247,8 @@ class ThreadTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
         return self._result is None
 
     def _interrupt(self, grace: float) -> None:  # noqa: ARG002
+        import ctypes  # noqa: F401, PLC0415 - loaded before the lock is taken
+
         with _throwing:
             if self._thread and not self._thrown:
                 self._thrown = True
