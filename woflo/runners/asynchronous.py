@@ -44,8 +44,9 @@ class AsyncTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
     keeps_time = True
     settings = ()
 
-    loop: asyncio.AbstractEventLoop | None = None
-    _job: asyncio.Task[None] | None = None
+    __slots__ = ("_job", "loop")
+    loop: asyncio.AbstractEventLoop | None
+    _job: asyncio.Task[None] | None
 
     @classmethod
     def submit(cls, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[BaseTaskRun[Any]]) -> Self:
@@ -58,6 +59,8 @@ class AsyncTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
         run._number = next(task.numbers)
         run._owner = base.process_mark()
         run._phase = "running"
+        run._result = run._waiters = run._dependents = run._callbacks = None
+        run._started = 0.0
         live.add(run)
         run._job = loop.create_task(run._straight(args, kwargs))
         return run

@@ -63,9 +63,10 @@ class MultiprocessTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
     process_type: ClassVar[Any] = ForkProcess if hasattr(os, "fork") else SpawnProcess
     settings = ("process_type", "max_running")
 
+    __slots__ = ("parcel", "worker")
     spawns: bool = False
-    parcel: Parcel | None = None
-    worker: Worker | None = None
+    parcel: Parcel | None
+    worker: Worker | None  # of the current attempt, or the last
 
     def begin(self) -> None:
         """Start the first attempt; under spawn, pack the call now."""

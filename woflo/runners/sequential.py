@@ -27,6 +27,7 @@ class SequentialTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
     returns. Ctrl-C ends the run and goes on to the caller.
     """
 
+    __slots__ = ()
     settings = ()
 
     @classmethod

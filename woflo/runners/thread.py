@@ -171,7 +171,8 @@ class ThreadTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
         max_running: at most so many at work at once; None: max(32, 4 × cores). One that waits for a run doesn't count.
     """
 
-    _thread: int = 0  # the thread that runs the task's code now
+    __slots__ = ("_thread",)
+    _thread: int  # the thread that runs the task's code now
     _thrown: bool = False
 
     def prepare_pending(self) -> None:
