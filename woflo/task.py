@@ -17,7 +17,7 @@ from woflo.runners.base import BaseTaskRun, chosen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
     from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
     from woflo._retry import RetryOn, Wait
@@ -58,21 +58,36 @@ class Task(_TaskOf[P, R] if TYPE_CHECKING else _TaskOf):
     """
 
     fn: Callable[P, Any]
+    name: str
+    policy: Policy
+    timeout: float | None
+    runner: Runner | None
+    is_async: bool
+    simple: bool  # no retries and no time-out: a runner may take its straight way
+    numbers: Iterator[int]  # of the runs; a method's bound copies share it
 
     def __init__(self, fn: Callable[P, Any], name: str, policy: Policy, timeout: float | None, runner: Runner | None) -> None:  # noqa: PLR0913 - made by `task`
-        self.fn = fn
-        self.name = name
-        self.policy = policy
-        self.timeout = timeout
-        self.runner = runner
-        self.is_async = _flags(fn) & _COROUTINE != 0
-        self.simple = policy.retries == 0 and timeout is None and not (self.is_async and runner is not None and runner.__name__ == "SequentialTaskRun")
-        self.numbers = count(1)
-        for attribute in ("__module__", "__qualname__", "__doc__", "__annotations__"):
-            if hasattr(fn, attribute):
-                setattr(self, attribute, getattr(fn, attribute))
-        self.__name__ = getattr(fn, "__name__", name)
-        self.__wrapped__ = fn
+        is_async = _flags(fn) & _COROUTINE != 0
+        inside = {name: getattr(fn, name) for name in ("__module__", "__qualname__", "__doc__", "__annotations__") if hasattr(fn, name)}
+        vars(self).update(
+            inside,
+            __name__=getattr(fn, "__name__", name),
+            __wrapped__=fn,
+            fn=fn,
+            name=name,
+            policy=policy,
+            timeout=timeout,
+            runner=runner,
+            is_async=is_async,
+            simple=policy.retries == 0 and timeout is None,
+            numbers=count(1),
+        )
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Task can't be changed; {self.name}.options({name}=…) makes another one")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Task can't be changed: {self.name} keeps its {name}")
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> BaseTaskRun[R]:
         """Start a run of the task and return it at once.
@@ -124,7 +139,7 @@ class Task(_TaskOf[P, R] if TYPE_CHECKING else _TaskOf):
             return self
         other = type(self).__new__(type(self))
         vars(other).update(vars(self))
-        other.fn = other.__wrapped__ = bound
+        vars(other).update(fn=bound, __wrapped__=bound)
         return other
 
     def __repr__(self) -> str:
@@ -262,10 +277,14 @@ def _check(options: dict[str, Any]) -> None:
         wrong.append(f"retry_on must be an exception class or a tuple of them, not {retry_on!r}")
     if timeout is not None and not (_is_seconds(timeout, smallest=0.0) and timeout > 0):
         wrong.append(f"timeout must be seconds above 0, or None, not {timeout!r}")
-    if runner is not None and not (isinstance(runner, type) and issubclass(runner, BaseTaskRun)):
+    if runner is not None and not _is_runner(runner):
         wrong.append(f"runner must be a class of TaskRun, not {runner!r}")
     if wrong:
         raise UsageError("; ".join(wrong))
+
+
+def _is_runner(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseTaskRun) and value is not BaseTaskRun
 
 
 def _is_seconds(value: object, smallest: float) -> bool:
@@ -354,7 +373,7 @@ def use(runner: Runner) -> _Use:
     Raises:
         UsageError: `runner` is no class of TaskRun.
     """
-    if not (isinstance(runner, type) and issubclass(runner, BaseTaskRun)):
+    if not _is_runner(runner):
         raise UsageError(f"use() needs a class of TaskRun, not {runner!r}")
     return _Use(runner)
 

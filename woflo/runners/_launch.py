@@ -29,7 +29,7 @@ _threads_named = False
 class Worker:
     """The parent's handle on one worker process; guarded by the supervisor's lock."""
 
-    __slots__ = ("body_fds", "channel", "data", "fd", "gone", "lent", "open", "pid", "process_key", "run", "slots", "timed_out", "told", "token")
+    __slots__ = ("body_fds", "channel", "data", "fd", "gone", "lent", "open", "pid", "process_key", "run", "slots", "strays", "timed_out", "told", "token")
 
     def __init__(self, run: Any, pid: int, channel: Any, slots: Slots | None, token: bytes | None) -> None:
         self.run = run
@@ -45,6 +45,7 @@ class Worker:
         self.lent = False  # whether the worker has lent its token
         self.told = False  # whether its result or its death has been noted
         self.timed_out = False
+        self.strays: set[int] = set()  # descendants seen outside its group when it was asked to end: no signal of ours reaches them
         self.gone = False  # reaped: its number may be somebody else's
 
     def wanted(self, usual: int) -> int:
@@ -125,9 +126,12 @@ class Worker:
 
         def kill() -> None:
             with supervisor.lock:
+                if not self.gone:
+                    self.strays |= set(strays(self.pid))
                 self.signal(_signal.SIGKILL)
 
         with supervisor.lock:
+            self.strays |= set(strays(self.pid)) if not self.gone else set()
             self.signal(_signal.SIGTERM if grace > 0 else _signal.SIGKILL)
             self.signal(_signal.SIGCONT)  # a stopped process takes no SIGTERM
         if grace > 0:
@@ -138,6 +142,27 @@ class Worker:
         if not self.told:
             self.timed_out = True
             self.end(base.GRACE)
+
+
+def strays(pid: int) -> list[int]:
+    """The descendants of a process that have left its group (Linux; elsewhere none are found).
+
+    Those whose parent has ended meanwhile are nobody's descendants any more and stay unknown.
+    """
+    found: list[int] = []
+    todo = [pid]
+    while todo:
+        parent = todo.pop()
+        try:
+            with open(f"/proc/{parent}/task/{parent}/children", "rb") as file:  # noqa: PTH123
+                children = [int(number) for number in file.read().split()]
+            for child in children:
+                if os.getpgid(child) != pid:
+                    found.append(child)
+        except (OSError, ValueError):  # ended while we looked
+            continue
+        todo.extend(children)
+    return found
 
 
 def nobody(run: Any) -> Worker:

@@ -23,6 +23,8 @@ class Slots:
 
     def __init__(self, size: int, fds: tuple[int, int] | None = None) -> None:
         self.size = size
+        self.users = 0  # attempts of this process that are pending or under way
+        self.inherited = fds is not None
         self._free_one = True  # the one child that needs no token
         if fds is None:
             reader, writer = os.pipe()
@@ -60,8 +62,10 @@ class Slots:
             return False
 
     def after_fork(self) -> None:
-        """In a worker: its own free child is not the parent's."""
+        """In a worker: its own free child is not the parent's, and the tokens are the tree's."""
         self._free_one = True
+        self.users = 0
+        self.inherited = True
 
     def close(self) -> None:
         """Close this process's ends; the tree's other processes keep theirs."""

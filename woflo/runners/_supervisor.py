@@ -89,16 +89,18 @@ class Supervisor:
         """Start a run's attempt in a worker now, or leave it pending until there is a slot."""
         self.nudge()
         with self.lock:
+            run.slots = slots_of(type(run))
+            run.slots.users += 1
             if self.pending or not self._try(run):
                 run.mark_pending()
                 self.pending.append(run)
-                self._watch_slots(run)
+                self._watch_slots(run.slots)
         if run.unattended_until_started():
             self.attend(run)
 
     def _try(self, run: Any) -> bool:
         """Start a worker if there is a slot; False if not now. Needs the lock."""
-        slots = slots_of(type(run))
+        slots = run.slots
         token = slots.take()
         if token is None:
             return False
@@ -109,12 +111,14 @@ class Supervisor:
             if error.errno in _TIRED and self.workers:
                 return False  # something of ours will end and make room
             name = errno.errorcode.get(error.errno or 0, str(error.errno))
+            leave_slots(slots)
             failure = WorkerFailure(f"the worker could not be started: {name}: {error.strerror}", errno=name)
             self._finished.append((_launch.nobody(run), None, failure))
             self.wake()
             return True
         except BaseException:
             slots.give(token)
+            leave_slots(slots)
             raise
         self.workers[worker.process_key] = worker
         self.workers[worker.fd] = worker
@@ -138,15 +142,17 @@ class Supervisor:
                         return
                 except BaseException as error:  # noqa: BLE001 - it is this run's own (fork refused at exit…)
                     self._finished.append((_launch.nobody(run), None, base.failure_from(run, error)))
+            else:
+                leave_slots(run.slots)
             if self.pending and self.pending[0] is run:
                 self.pending.popleft()
         for fd in self._watched_slots:
             self._poller.remove(fd)
         self._watched_slots.clear()
 
-    def _watch_slots(self, run: Any) -> None:
+    def _watch_slots(self, slots: Slots) -> None:
         """Another process of the tree may put a token back: the pipe tells."""
-        fd = slots_of(type(run)).reader
+        fd = slots.reader
         if fd not in self._watched_slots:
             self._watched_slots.add(fd)
             self._poller.add(fd)
@@ -224,6 +230,7 @@ class Supervisor:
             if not (worker.lent and worker.token):
                 worker.slots.give(worker.token)
             worker.token = None
+            leave_slots(worker.slots)
 
     def _bury(self, worker: Worker) -> None:
         """The process has ended: read its last words, end its group, reap it, close. Needs the lock."""
@@ -453,18 +460,21 @@ def null() -> int:
 
 def slots_of(runner: type) -> Slots:
     """The slots that a runner's workers take: the tree's, or those of a class with a `max_running` of its own."""
-    owner = runner
-    for cls in runner.__mro__:
-        if "max_running" in vars(cls):
-            owner = cls
-            break
-    size = runner.max_running or default_size()  # type: ignore[attr-defined]
+    owner = runner.limit_owner()  # type: ignore[attr-defined]
+    size = owner.max_running or default_size()
     found = _slots.get(owner)
     if found is None or found.size != size:
-        if type(size) is not int or size < 1:
-            raise UsageError(f"max_running must be a whole number from 1 up, not {size!r}")
         found = _slots[owner] = Slots(size)  # of a changed size: runs that are under way keep the old ones
     return found
+
+
+def leave_slots(slots: Slots) -> None:
+    """An attempt no longer needs its slots: those of a class of its own are closed with their last user."""
+    slots.users -= 1
+    if slots.users == 0 and not slots.inherited and _slots.get(base.BaseTaskRun) is not slots:
+        for owner in [owner for owner, one in _slots.items() if one is slots]:
+            del _slots[owner]
+        slots.close()
 
 
 def _hook() -> None:

@@ -71,7 +71,7 @@ class AsyncTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
             value = await self.task.fn(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001 - whatever the task raises is its result
             self.conclude(self._failed(error))
-            if isinstance(error, GeneratorExit):
+            if self._closed(error):
                 raise
         else:
             self.succeed(value)
@@ -112,20 +112,36 @@ class AsyncTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
         """All attempts, on the loop; a context of its own holds `current_run`."""
         current.set(self)
         while self._result is None:
-            pause = self.conclude(await self._attempt())
+            mine = self.attempt
+            result = await self._attempt()
+            if self.attempt != mine:  # abandoned long ago: another job has the next attempt
+                return
+            pause = self.conclude(result)
             if pause is None:
                 return
-            try:
-                await asyncio.sleep(pause)
-            except asyncio.CancelledError:
-                self._settle(self.named(StoppedFailure("its event loop was closed between two attempts")))
+            if not await self._sleep(pause):
                 return
             self.next_attempt()
+
+    async def _sleep(self, seconds: float) -> bool:
+        """Pause between two attempts; False if the run has ended meanwhile."""
+        loop = asyncio.get_running_loop()
+        self._pause = waiter = base.AsyncWaiter(loop)
+        clock = loop.call_later(seconds, waiter.signal, None)
+        try:
+            await waiter.future
+        except asyncio.CancelledError:
+            self._settle(self.named(StoppedFailure("its event loop was closed between two attempts")))
+        finally:
+            clock.cancel()
+            self._pause = None
+        return self._result is None
 
     async def _attempt(self) -> Any:
         task = self.task
         limit = task.timeout
         self.mark_started()
+        base.attempt_here.set(self.attempt)
         clock = None if limit is None else asyncio.get_running_loop().call_later(limit, self._overdue)
         try:
             if task.is_async:
@@ -133,11 +149,11 @@ class AsyncTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
             else:
                 value = await _in_thread(self)
             result: Any = Ok(value)
-        except GeneratorExit as error:
-            self._settle(self._failed(error))
-            raise
         except BaseException as error:  # noqa: BLE001 - whatever the task raises is its result
             result = self._failed(error)
+            if self._closed(error):
+                self._settle(result)
+                raise
         if clock is not None:
             clock.cancel()
         elapsed = monotonic() - self._started
@@ -145,10 +161,12 @@ class AsyncTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
             return late(self, elapsed, self._where)
         return result
 
-    _where: tuple[_exceptions.Place, ...] = ()
+    def _closed(self, error: BaseException) -> bool:
+        """Whether this is the coroutine being thrown away with its loop, and not the task's own GeneratorExit."""
+        return isinstance(error, GeneratorExit) and (_running_loop() is None or asyncio.current_task() is not self._job)
 
     def _failed(self, error: BaseException) -> Any:
-        if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+        if isinstance(error, asyncio.CancelledError) or self._closed(error):
             job = self._job
             if self._timed_out == self.attempt and not self._stop_asked:
                 if job is not None:
@@ -186,6 +204,14 @@ class AsyncTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
                 loop.call_soon_threadsafe(self._cancel, grace)
             except RuntimeError:
                 self._settle(self.named(StoppedFailure("its event loop was closed")))
+
+    def asked(self) -> bool:
+        """Whether the current attempt was asked to end."""
+        return self._stop_asked or self._timed_out == self.attempt
+
+    def is_over(self) -> bool:
+        """Whether the run has its outcome."""
+        return self._result is not None
 
     def stranded(self) -> bool:
         return self.loop is not None and not self.loop.is_running()
@@ -245,10 +271,17 @@ async def _in_thread(run: AsyncTaskRun[Any]) -> Any:
                 return
 
         threading.Thread(target=call, name=f"woflo-{run.name}", daemon=True).start()
-        try:
-            return await future
-        except _Wrapped as wrapped:
-            raise wrapped.error from None
+        while True:
+            try:
+                return await asyncio.shield(future)
+            except _Wrapped as wrapped:
+                raise wrapped.error from None
+            except asyncio.CancelledError:
+                if future.cancelled() or (future.done() and future.exception() is not None):
+                    raise
+                if not run.asked() or run.is_over():  # the loop is closing, or the run was abandoned
+                    raise
+                # stopped or out of time: a thread can't be ended; `stop_requested()` tells it, the grace runs
 
 
 class _Wrapped(Exception):  # noqa: N818

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from _thread import _local, allocate_lock, get_ident
 from collections import deque
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from itertools import count
 from time import monotonic
 
@@ -42,6 +42,7 @@ RECHECK = 1.0  # seconds after which a sleeping waiter looks again by itself: no
 
 live: set[BaseTaskRun[Any]] = set()  # unfinished runs that were put somewhere; what the exit waits for
 chosen: ContextVar[type[BaseTaskRun[Any]] | None] = ContextVar("woflo.runner", default=None)  # by `use(runner)`
+attempt_here: ContextVar[int] = ContextVar("woflo.attempt", default=0)  # set where one attempt can outlive another
 current: ContextVar[BaseTaskRun[Any] | None] = ContextVar("woflo.current_run", default=None)
 waiting_hooks: list[Callable[[bool], None]] = []  # told True before this thread blocks on a run, False after
 
@@ -64,7 +65,7 @@ def current_run() -> BaseTaskRun[Any] | None:
 def stop_requested() -> bool:
     """Whether the run that the calling code belongs to was asked to stop (or has passed its time-out)."""
     run = current.get()
-    return run is not None and (run._stop_asked or run._timed_out == run.attempt)  # noqa: SLF001 - same module
+    return run is not None and (run._stop_asked or run._timed_out >= (attempt_here.get() or run.attempt))  # noqa: SLF001 - same module
 
 
 def prepared() -> bool:
@@ -112,7 +113,7 @@ class Waiter:
         self.lock.acquire(timeout=RECHECK if seconds is None else max(0.0, min(seconds, RECHECK)))
 
 
-class _AsyncWaiter:
+class AsyncWaiter:
     """One coroutine asleep until a run ends."""
 
     __slots__ = ("future", "loop", "thread")
@@ -153,7 +154,8 @@ class Call:
         return self.run.attempt
 
     def __call__(self) -> Result[Any]:
-        return attempt(self.run)
+        context = self.run.context
+        return attempt(self.run) if context is None else context.copy().run(attempt, self.run)
 
     def __reduce__(self) -> tuple[Callable[[bytes], Call], tuple[bytes]]:
         from woflo.runners import _shipping  # noqa: PLC0415 - only who pickles needs it
@@ -169,7 +171,11 @@ def attempt(run: BaseTaskRun[Any]) -> Result[Any]:
     task = run.task
     limit = task.timeout
     token = current.set(run)
-    begun = 0.0 if limit is None else monotonic()
+    if limit is None:
+        begun = 0.0
+    else:
+        begun = monotonic()
+        attempt_here.set(run.attempt)
     try:
         value = task.fn(*run.args, **run.kwargs)
         if task.is_async:
@@ -179,8 +185,8 @@ def attempt(run: BaseTaskRun[Any]) -> Result[Any]:
         result = failure_from(run, error)
     finally:
         current.reset(token)
-    if limit is not None and (elapsed := monotonic() - begun) > limit:
-        return late(run, elapsed)
+    if limit is not None and (elapsed := monotonic() - begun) > limit and not isinstance(result, StoppedFailure):
+        return late(run, elapsed, run._where)  # noqa: SLF001 - same module
     return result
 
 
@@ -294,7 +300,8 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
     _stop_asked: bool = False
     _concluded: int = 0  # the attempt whose failure has been dealt with
     _timed_out: int = 0  # the attempt whose time is up
-    _pause: Waiter | None = None  # asleep between two attempts
+    _where: tuple[_exceptions.Place, ...] = ()  # where its code was when its time was up
+    _pause: Any = None  # the waiter asleep between two attempts
     _clock: Any = None  # the timer of the current attempt's deadline, or of the pause
     _wanted: list[BaseTaskRun[Any]] | tuple[()] = ()  # the inputs, until they have ended
     _attended: bool = False  # whether the background thread looks after it
@@ -478,7 +485,7 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
             from asyncio import get_running_loop  # noqa: PLC0415 - whoever awaits has it
 
             loop = get_running_loop()
-            waiter = _AsyncWaiter(loop)
+            waiter = AsyncWaiter(loop)
             if self.enlist(waiter):
                 detach = self._attach(loop)
                 try:
@@ -514,12 +521,28 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
         """
         for name in settings:
             if name.startswith("_") or name not in cls.settings:
-                raise UsageError(f"{cls.__name__} has no setting {name!r}; it has {', '.join(cls.settings)}")
+                raise UsageError(f"{cls.__name__} has no setting {name!r}; it has {', '.join(cls.settings) or 'none'}")
+            cls.check_setting(name, settings[name])
         pinned = {name: getattr(cls, name) for name in cls.settings}  # a later change of the base class must not reach in
         names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
         return type(cls.__name__, (cls,), {**names, **pinned, **settings})
 
     settings: ClassVar[tuple[str, ...]] = ("max_running",)
+
+    @classmethod
+    def check_setting(cls, name: str, value: Any) -> None:
+        """Raise UsageError if the setting can't have this value."""
+        if name == "max_running" and value is not None and (type(value) is not int or value < 1):
+            raise UsageError(f"max_running must be a whole number from 1 up, or None, not {value!r}")
+
+    @classmethod
+    def limit_owner(cls) -> type[BaseTaskRun[Any]]:
+        """The class whose `max_running` counts for this one: the nearest that says a number, else BaseTaskRun."""
+        for owner in cls.__mro__:
+            if vars(owner).get("max_running") is not None:
+                cls.check_setting("max_running", vars(owner)["max_running"])
+                return owner
+        return BaseTaskRun
 
     # ------------------------------------------------------------------ the state machine
 
@@ -557,6 +580,8 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
 
     def begin(self) -> None:
         """Start the first attempt."""
+        if self.context is None:
+            self.context = copy_context()
         self._start_attempt()
 
     def _start_attempt(self) -> None:
@@ -610,7 +635,7 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
             return self.named(TaskFailure(wrong))
         failure = result
         if self._timed_out == self.attempt and not isinstance(failure, TimeoutFailure):
-            cause, failure = failure, late(self, monotonic() - self._started)
+            cause, failure = failure, late(self, monotonic() - self._started, self._where)
             failure.__cause__ = cause.__cause__
         elif self._stop_asked and isinstance(failure, TaskFailure):
             cause, failure = failure, self.named(StoppedFailure("stopped"))
@@ -735,6 +760,7 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
     def _overdue(self) -> None:
         """The attempt's time is up (a runner that doesn't keep time itself)."""
         if self._result is None and self._phase == "running":
+            self._where = self.whereabouts()
             self._timed_out = self.attempt
             self._end(GRACE)
 
@@ -882,7 +908,8 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
             self._tell_dependents()
 
     def prepare_pending(self) -> None:
-        """The run will be started by another thread: keep what belongs to the caller's (its context)."""
+        """The run will be started by another thread: keep what belongs to the caller's."""
+        self.context = copy_context()
 
     def _inputs_ended(self, inputs: list[BaseTaskRun[Any]]) -> None:
         self._wanted = ()

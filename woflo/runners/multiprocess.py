@@ -77,8 +77,12 @@ class MultiprocessTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
             self.pack()
         self._start_attempt()
 
-    def prepare_pending(self) -> None:
-        self.context = copy_context()
+    @classmethod
+    def check_setting(cls, name: str, value: Any) -> None:
+        """Raise UsageError if the setting can't have this value."""
+        if name == "process_type":
+            start_method(value)
+        super().check_setting(name, value)
 
     def pack(self) -> None:
         """Pickle the call for a spawned worker.
@@ -119,6 +123,15 @@ class MultiprocessTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
             finally:
                 if file is not None:
                     os.close(file)
+        if worker.strays:
+            alive = sorted(pid for pid in worker.strays if _is_alive(pid))
+            if alive:
+                from woflo import events  # noqa: PLC0415
+
+                numbers = ", ".join(map(str, alive))
+                events.warn(f"{self.name}: processes that its task started left the group (setsid) and live on: pid {numbers}")
+                if isinstance(result, Failure):
+                    result.message += f"; processes that left its group live on: pid {numbers}"
         self.finish(result)
 
     def _meaning(self, worker: Worker, kind: bytes, value: Any) -> Any:
@@ -199,6 +212,16 @@ def start_method(process_type: Any) -> str:
     if method == "fork" and not hasattr(os, "fork"):
         raise UsageError("ForkProcess needs a system that can fork; use SpawnProcess")
     return str(method)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it has changed its user: alive
+        return True
+    return True
 
 
 def _signal_name(number: int) -> str:

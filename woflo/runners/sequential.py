@@ -37,7 +37,7 @@ class SequentialTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
         run = cls.__new__(cls)
         run.task = task
         run._number = next(task.numbers)
-        if task.simple and not _notify.listening:  # no retries, no time-out, no coroutine, nobody listening
+        if task.simple and not task.is_async and not _notify.listening:  # no retries, no time-out, no coroutine, nobody listening
             token = current.set(run)
             try:
                 run._result = Ok(task.fn(*args, **kwargs))

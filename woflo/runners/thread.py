@@ -13,9 +13,10 @@ from collections import deque
 from contextvars import copy_context
 from itertools import count
 from time import monotonic
+from weakref import WeakKeyDictionary
 
 from woflo import _exceptions
-from woflo.errors import TaskStopped, UsageError
+from woflo.errors import TaskStopped
 from woflo.result import Ok, StoppedFailure, WorkerFailure
 from woflo.runners import base
 from woflo.runners._slots import default_size
@@ -151,7 +152,7 @@ class _Own:
 
 _own = _Own()
 _numbers = count(1)
-_pools: dict[type, _Pool] = {}
+_pools: WeakKeyDictionary[type, _Pool] = WeakKeyDictionary()  # by runner class; several may share one
 _throwing = allocate_lock()  # held while TaskStopped is thrown, and when a task's code is left: it hits nothing else
 
 
@@ -175,12 +176,12 @@ class ThreadTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
     _thread: int  # the thread that runs the task's code now
     _thrown: bool = False
 
-    def prepare_pending(self) -> None:
-        self.context = copy_context()
-
-    def _start_attempt(self) -> None:
+    def begin(self) -> None:
         if self.context is None:
             self.context = copy_context()
+        self._start_attempt()
+
+    def _start_attempt(self) -> None:
         if self.task.timeout is not None:
             self._attend()
         pool = _pools.get(type(self))
@@ -202,6 +203,8 @@ class ThreadTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
                     result: Any = self.named(StoppedFailure("stopped"))
                 else:
                     self._thread = get_ident()
+                    if mine > 1:  # an abandoned attempt may still be inside it
+                        context = context.copy()
                     result = context.run(attempt, self)
             except TaskStopped:  # between the task's last instruction and here
                 result = self.named(StoppedFailure("stopped"))
@@ -261,18 +264,15 @@ class ThreadTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
 
 
 def _pool_of(runner: type[ThreadTaskRun[Any]]) -> _Pool:
-    owner = next(cls for cls in runner.__mro__ if "max_running" in vars(cls))
-    size = runner.max_running or default_size()
+    owner = runner.limit_owner()
+    size = owner.max_running or default_size()
     pool = _pools.get(owner)
-    if pool is None or pool.size != size:
-        if type(size) is not int or size < 1:
-            raise UsageError(f"max_running must be a whole number from 1 up, not {size!r}")
-        if pool is None:
-            if _waiting not in base.waiting_hooks:
-                base.waiting_hooks.append(_waiting)
-            pool = _pools[owner] = _Pool(size)
-            base.on_fork(_forget)
-        pool.size = size
+    if pool is None:
+        if _waiting not in base.waiting_hooks:
+            base.waiting_hooks.append(_waiting)
+        pool = _pools[owner] = _Pool(size)
+        base.on_fork(_forget)
+    pool.size = size
     pool.setting = runner.max_running
     _pools[runner] = pool
     return pool
