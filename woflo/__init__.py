@@ -23,7 +23,8 @@ from woflo.result import (
     TimeoutFailure,
     WorkerFailure,
 )
-from woflo.runners.base import BaseTaskRun, current_run, stop_requested
+from woflo.runners._attempt import current_run, stop_requested
+from woflo.runners.base import BaseTaskRun
 from woflo.task import Task, ref, task, use  # not lazily: a lazy name `task` would be the module
 
 TYPE_CHECKING = False

@@ -159,7 +159,7 @@ def add_note(error: BaseException, note: str) -> None:
 
 
 def _set(error: BaseException, name: str, value: object) -> None:
-    BaseException.__setattr__(error, name, value)  # noqa: PLC2801 - past a __setattr__ that forbids it
+    BaseException.__setattr__(error, name, value)
 
 
 def _notes(error: BaseException) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ class WaitTimeout(TimeoutError):
         return f"{what} has not ended within {seconds:g} s; it goes on"
 
 
-class TaskStopped(BaseException):  # noqa: N818 - named like KeyboardInterrupt, whose kin it is
+class TaskStopped(BaseException):
     """Raised inside a task when its run is stopped or timed out.
 
     Not an `Exception`, so that a task's own `except Exception` lets it pass; `finally`

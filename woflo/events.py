@@ -144,7 +144,9 @@ def _told(event: Event) -> str:
         how = "ended" if event.failure is None else "was stopped"
         return f"{event.run} {how} after {event.seconds:.3f} s"
     if isinstance(event, RunStarted):
-        return f"{event.run} started, attempt {event.attempt} of {event.attempts}" + (f", pid {event.pid}" if event.pid else "")
+        return f"{event.run} started, attempt {event.attempt} of {event.attempts}" + (
+            f", pid {event.pid}" if event.pid else ""
+        )
     if isinstance(event, RunPending):
         return f"{event.run} is pending"
     return repr(event)

@@ -15,14 +15,8 @@ if TYPE_CHECKING:
     from typing import Any, Generic, TypeVar
 
     R = TypeVar("R", covariant=True)  # noqa: PLC0105 - as in collections.abc
-    _Of = Generic[R]
 else:
-
-    class _Of:  # typing costs 5 ms at import; subscription is all that is wanted of it here
-        __slots__ = ()
-
-        def __class_getitem__(cls, item):
-            return cls
+    from woflo._generic import Generic, R
 
 
 __all__ = [
@@ -38,7 +32,7 @@ __all__ = [
 ]
 
 
-class Ok(_Of[R] if TYPE_CHECKING else _Of):
+class Ok(Generic[R]):
     """The value of a run that succeeded.
 
     >>> bool(Ok(0)), Ok(0).value
@@ -79,7 +73,7 @@ class Failure(Exception):  # noqa: N818 - the field's word; `Error` is kept for 
 
     __match_args__: tuple[str, ...] = ("message",)
 
-    def __init__(  # noqa: PLR0913 - a record
+    def __init__(
         self,
         message: str = "",
         *,
@@ -159,8 +153,13 @@ class TimeoutFailure(Failure, TimeoutError):
         where: the task's innermost place then, `file:line in function`; empty if it could not be had.
     """
 
-    def __init__(self, message: str = "", *, limit: float = 0.0, elapsed: float = 0.0, where: str = "", **names: Any) -> None:
-        super().__init__(message or f"took longer than its time-out of {limit:g} s" + (f"; it was at {where}" if where else ""), **names)
+    def __init__(
+        self, message: str = "", *, limit: float = 0.0, elapsed: float = 0.0, where: str = "", **names: Any
+    ) -> None:
+        super().__init__(
+            message or f"took longer than its time-out of {limit:g} s" + (f"; it was at {where}" if where else ""),
+            **names,
+        )
         self.limit = limit
         self.elapsed = elapsed
         self.where = where
@@ -175,7 +174,15 @@ class WorkerFailure(Failure):
         errno: the name of the operating system's error, if it could not be started.
     """
 
-    def __init__(self, message: str = "", *, exit_code: int | None = None, signal: str | None = None, errno: str | None = None, **names: Any) -> None:
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        exit_code: int | None = None,
+        signal: str | None = None,
+        errno: str | None = None,
+        **names: Any,
+    ) -> None:
         super().__init__(message, **names)
         self.exit_code = exit_code
         self.signal = signal

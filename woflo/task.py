@@ -13,7 +13,8 @@ from itertools import count
 from woflo._retry import Policy
 from woflo.errors import UsageError
 from woflo.runners import _inputs
-from woflo.runners.base import BaseTaskRun, chosen
+from woflo.runners._process import chosen
+from woflo.runners.base import BaseTaskRun
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
     S = TypeVar("S")
     T = TypeVar("T")
     Runner = type[BaseTaskRun[Any]]
-    _TaskOf = Generic[P, R]
 else:
-    from woflo.result import _Of as _TaskOf
+    from woflo._generic import Generic, P, R
 
 __all__ = ["Task", "ref", "task", "use"]
 
@@ -45,7 +45,7 @@ _RUNNERS = {
 _made: dict[str, Runner] = {}  # by their names in WOFLO_RUNNER
 
 
-class Task(_TaskOf[P, R] if TYPE_CHECKING else _TaskOf):
+class Task(Generic[P, R]):
     """A function plus its policy; made by `@task`. Calling it starts a run and returns the TaskRun at once.
 
     Attributes:
@@ -66,9 +66,15 @@ class Task(_TaskOf[P, R] if TYPE_CHECKING else _TaskOf):
     simple: bool  # no retries and no time-out: a runner may take its straight way
     numbers: Iterator[int]  # of the runs; a method's bound copies share it
 
-    def __init__(self, fn: Callable[P, Any], name: str, policy: Policy, timeout: float | None, runner: Runner | None) -> None:  # noqa: PLR0913 - made by `task`
+    def __init__(
+        self, fn: Callable[P, Any], name: str, policy: Policy, timeout: float | None, runner: Runner | None
+    ) -> None:
         is_async = _flags(fn) & _COROUTINE != 0
-        inside = {name: getattr(fn, name) for name in ("__module__", "__qualname__", "__doc__", "__annotations__") if hasattr(fn, name)}
+        inside = {
+            name: getattr(fn, name)
+            for name in ("__module__", "__qualname__", "__doc__", "__annotations__")
+            if hasattr(fn, name)
+        }
         vars(self).update(
             inside,
             __name__=getattr(fn, "__name__", name),
@@ -129,7 +135,9 @@ class Task(_TaskOf[P, R] if TYPE_CHECKING else _TaskOf):
         }
         for name in overrides:
             if name not in known:
-                raise UsageError(f"{self.name}: there is no option {name!r}{_close(name, known)}; there are {', '.join(known)}")
+                raise UsageError(
+                    f"{self.name}: there is no option {name!r}{_close(name, known)}; there are {', '.join(known)}"
+                )
         return _make(self.fn, type(self), **{**known, **overrides})
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -203,7 +211,7 @@ if TYPE_CHECKING:
     ) -> _Decorator: ...
 
 
-def task(  # noqa: PLR0913 - the options of a task
+def task(
     fn: Any = None,
     /,
     *,
@@ -253,17 +261,23 @@ def _make(fn: Any, cls: Any, **options: Any) -> Any:
         raise UsageError(f"@task needs a function, not {type(fn).__name__}: {fn!r:.80}")
     flags = _flags(fn)
     if flags & (_GENERATOR | _ASYNC_GENERATOR):
-        raise UsageError(f"{_name_of(fn)} is a generator function; a task returns one value: return a list, or make a task of the parts")
+        raise UsageError(
+            f"{_name_of(fn)} is a generator function; a task returns one value: return a list, or make a task of the parts"
+        )
     _check(options)
     policy = Policy(options["retries"], options["retry_on"], options["retry_sleep_time"])
     timeout = options["timeout"]
-    return cls(fn, options["name"] or _name_of(fn), policy, None if timeout is None else float(timeout), options["runner"])
+    return cls(
+        fn, options["name"] or _name_of(fn), policy, None if timeout is None else float(timeout), options["runner"]
+    )
 
 
 def _check(options: dict[str, Any]) -> None:
     """Raise one UsageError that names every bad option."""
     wrong = []
-    name, retries, wait, retry_on, timeout, runner = (options[key] for key in ("name", "retries", "retry_sleep_time", "retry_on", "timeout", "runner"))
+    name, retries, wait, retry_on, timeout, runner = (
+        options[key] for key in ("name", "retries", "retry_sleep_time", "retry_on", "timeout", "runner")
+    )
     if name is not None and (not isinstance(name, str) or not name):
         wrong.append(f"name must be a text that is not empty, not {name!r}")
     if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
@@ -348,13 +362,15 @@ def _named(name: str) -> Runner:
     Raises:
         UsageError: there is none of that name.
     """
-    import woflo.runners as runners
+    from woflo import runners
 
     if name == "process":
         _made[name] = runners.MultiprocessTaskRun
         return runners.MultiprocessTaskRun
     if name not in _RUNNERS:
-        raise UsageError(f"WOFLO_RUNNER={name!r} names no runner{_close(name, _RUNNERS)}; there are {', '.join(_RUNNERS)}")
+        raise UsageError(
+            f"WOFLO_RUNNER={name!r} names no runner{_close(name, _RUNNERS)}; there are {', '.join(_RUNNERS)}"
+        )
     attribute = _RUNNERS[name][1]
     if attribute in {"fork", "spawn"}:
         kind = runners.ForkProcess if attribute == "fork" else runners.SpawnProcess

@@ -287,13 +287,13 @@ def _note(ledger: Ledger, line: str, *_inputs: object) -> str:
 
 def _nested(runner: type[BaseTaskRun[Any]] | None, number: int) -> int:
     """Start a run for each smaller number and wait for all of them."""
-    inner = woflo.task(_give, runner=runner)
+    inner = woflo.task(runner=runner)(_give)
     runs = [inner(n) for n in range(number)]
     return sum(run.get_result() for run in runs)
 
 
 async def _anested(runner: type[BaseTaskRun[Any]] | None, number: int) -> int:
-    inner = woflo.task(_agive, runner=runner)
+    inner = woflo.task(runner=runner)(_agive)
     runs = [inner(n) for n in range(number)]
     return sum([await run for run in runs])
 
@@ -353,7 +353,7 @@ def _until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(_STEP)
 
 
-def _in_loop(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:  # noqa: ANN401 - the test knows
+def _in_loop(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     async def limited() -> object:
         return await asyncio.wait_for(main(), PATIENCE)
 
@@ -390,7 +390,7 @@ class RunnerContract:
 
     # What the promises are written with.
 
-    def make(self, fn: Callable[..., Any], **options: Any) -> Task[..., Any]:  # noqa: ANN401
+    def make(self, fn: Callable[..., Any], **options: Any) -> Task[..., Any]:
         """``fn`` as a task on the runner under test."""
         return woflo.task(runner=self.runner, **options)(fn)
 
@@ -403,7 +403,7 @@ class RunnerContract:
         if not able:
             raise unittest.SkipTest(f"{self.runner.__name__} {reason}")
 
-    def held(self, directory: Path, **options: Any) -> tuple[BaseTaskRun[Any], Flag]:  # noqa: ANN401
+    def held(self, directory: Path, **options: Any) -> tuple[BaseTaskRun[Any], Flag]:
         """A run that is inside its task, and the flag that lets it go on."""
         self.needs(self.runs_apart, "returns when the task has ended")
         started, release = Flag(directory / "started"), Flag(directory / "release")
@@ -432,7 +432,8 @@ class RunnerContract:
     def test_falsy_values_are_successes(self) -> None:
         """A result that is false is still a success, and a success is true."""
         give = self.make(_give)
-        for value in (0, "", [], False, 0.0, {}):
+        falsy: tuple[object, ...] = (0, "", [], False, 0.0, {})
+        for value in falsy:
             run = give(value)
             assert run.get_result(timeout=PATIENCE) == value
             assert run.outcome(), f"Ok({value!r}) must be true"
@@ -583,8 +584,7 @@ class RunnerContract:
     def test_running_until_the_outcome_exists(self, tmp_path: Path) -> None:
         """is_running and state change when the outcome exists, not before."""
         run, release = self.held(tmp_path)
-        assert run.is_running()
-        assert run.state == "running"
+        assert (run.is_running(), run.state) == (True, "running")
         release.set()
         _until(lambda: not run.is_running(), "the end of the run")
         assert run.state == "succeeded"
@@ -919,8 +919,7 @@ class RunnerContract:
         first, release = self.held(tmp_path)
         ledger = Ledger(tmp_path / "ledger")
         second = self.make(_note)(ledger, "ran", first)
-        assert second.state == "pending"
-        assert second.is_running()
+        assert (second.is_running(), second.state) == (True, "pending")
         second.stop()
         assert isinstance(second.outcome(), woflo.StoppedFailure)
         assert second.state == "stopped"

@@ -15,7 +15,7 @@ from time import monotonic
 
 from woflo import _notify
 from woflo.result import StoppedFailure
-from woflo.runners import base
+from woflo.runners import _attempt, _process, _waiters
 
 _MARGIN = 0.5  # seconds after the grace for what was killed to be collected
 
@@ -32,15 +32,15 @@ def register() -> None:
 
 
 def _before_threads_end() -> None:
-    base.exiting = True
+    _process.exiting = True
     _finish_or_die()
 
 
 def _at_exit() -> None:
     """Runs that were started since, by threads or by other exit functions."""
-    base.exiting = True
+    _process.exiting = True
     _finish_or_die()
-    base.closed = True
+    _process.closed = True
     if _notify.unseen:
         from woflo import events  # noqa: PLC0415
 
@@ -54,20 +54,20 @@ def _finish_or_die() -> None:
         try:
             finish(stop=True)
         except KeyboardInterrupt:  # once more: no more patience
-            supervisor = base.timers()
+            supervisor = _process.timers()
             supervisor.kill_all()
-            supervisor.settle(monotonic() + base.GRACE)
+            supervisor.settle(monotonic() + _attempt.GRACE)
         _die_by_interrupt()
 
 
 def _died_of_exception() -> bool:
     """Whether an exception that nobody handled is what ends the program."""
-    return getattr(sys, "last_value", None) is not None and not base.interactive() and not sys.flags.interactive
+    return getattr(sys, "last_value", None) is not None and not _waiters.interactive() and not sys.flags.interactive
 
 
 def _die_by_interrupt() -> None:
     """Run what else is registered for the exit, then die by SIGINT: the shell sees 130 and stops its script."""
-    base.closed = True
+    _process.closed = True
     atexit.unregister(_at_exit)
     if _notify.unseen:
         from woflo import events  # noqa: PLC0415
@@ -93,27 +93,27 @@ def finish(*, stop: bool) -> None:
     if stop:
         _stop_all()
     else:
-        while base.live:
-            for run in list(base.live):
+        while _process.live:
+            for run in list(_process.live):
                 run._look()  # noqa: SLF001
                 if run._result is None and run.stranded():  # noqa: SLF001
                     run._settle(run.named(StoppedFailure("its event loop no longer runs")))  # noqa: SLF001
                 elif run._result is None:  # noqa: SLF001
                     run._wait(None)  # noqa: SLF001
-    supervisor = base.existing_supervisor()
+    supervisor = _process.supervisor
     if supervisor is not None:
-        supervisor.settle(monotonic() + base.GRACE + _MARGIN if stop else None)
+        supervisor.settle(monotonic() + _attempt.GRACE + _MARGIN if stop else None)
 
 
 def _stop_all() -> None:
     """Ask all runs to end; those that don't within the grace are ended or abandoned."""
-    deadline = monotonic() + base.GRACE + _MARGIN
-    runs = list(base.live)
+    deadline = monotonic() + _attempt.GRACE + _MARGIN
+    runs = list(_process.live)
     for run in runs:
-        run.stop(base.GRACE, wait=False)
+        run.stop(_attempt.GRACE, wait=False)
     for run in runs:
         if not run.stranded():
             run._wait(max(0.0, deadline - monotonic()))  # noqa: SLF001
-    supervisor = base.existing_supervisor()
+    supervisor = _process.supervisor
     if supervisor is not None and not supervisor.settle(deadline):
         supervisor.kill_all()

@@ -13,7 +13,7 @@ import os
 import sys
 from _thread import _count as thread_count
 
-from woflo.runners import _poller, _shipping, base
+from woflo.runners import _attempt, _poller, _process, _shipping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,23 @@ _threads_named = False
 class Worker:
     """The parent's handle on one worker process; guarded by the supervisor's lock."""
 
-    __slots__ = ("body_fds", "channel", "data", "fd", "gone", "lent", "open", "pid", "process_key", "run", "slots", "strays", "timed_out", "told", "token")
+    __slots__ = (
+        "body_fds",
+        "channel",
+        "data",
+        "fd",
+        "gone",
+        "lent",
+        "open",
+        "pid",
+        "process_key",
+        "run",
+        "slots",
+        "strays",
+        "timed_out",
+        "token",
+        "told",
+    )
 
     def __init__(self, run: Any, pid: int, channel: Any, slots: Slots | None, token: bytes | None) -> None:
         self.run = run
@@ -45,7 +61,9 @@ class Worker:
         self.lent = False  # whether the worker has lent its token
         self.told = False  # whether its result or its death has been noted
         self.timed_out = False
-        self.strays: set[int] = set()  # descendants seen outside its group when it was asked to end: no signal of ours reaches them
+        self.strays: set[int] = (
+            set()
+        )  # descendants seen outside its group when it was asked to end: no signal of ours reaches them
         self.gone = False  # reaped: its number may be somebody else's
 
     def wanted(self, usual: int) -> int:
@@ -141,7 +159,7 @@ class Worker:
         """The attempt's time is up."""
         if not self.told:
             self.timed_out = True
-            self.end(base.GRACE)
+            self.end(_attempt.GRACE)
 
 
 def strays(pid: int) -> list[int]:
@@ -183,7 +201,7 @@ def launch(run: Any, slots: Slots, token: bytes) -> Worker:
     try:
         return _fork(run, slots, token)
     except RuntimeError:
-        if not sys.is_finalizing() and not base.exiting:
+        if not sys.is_finalizing() and not _process.exiting:
             raise
         run.pack()  # CPython 3.12.0 and 3.12.1: no fork from the first moment of exit, but a fresh interpreter
         return _spawn(run, slots, token)
@@ -253,7 +271,9 @@ def _name_the_risk() -> None:
         return
     threading = sys.modules.get("threading")
     others = [] if threading is None else [t for t in threading.enumerate() if t is not threading.main_thread()]
-    others = [t for t in others if type(t).__name__ != "_DummyThread" and not t.name.startswith("woflo-")]  # ours fork safely
+    others = [
+        t for t in others if type(t).__name__ != "_DummyThread" and not t.name.startswith("woflo-")
+    ]  # ours fork safely
     if not others:
         return
     _threads_named = True
@@ -268,6 +288,7 @@ def _name_the_risk() -> None:
 
 def _spawn(run: Any, slots: Slots, token: bytes) -> Worker:
     import pickle  # noqa: PLC0415
+
     from multiprocess import spawn, util  # noqa: PLC0415 - 80 ms, for spawned workers only
 
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
@@ -287,7 +308,7 @@ def _spawn(run: Any, slots: Slots, token: bytes) -> Worker:
         }
         settings = {"argv": sys.argv, "keys": keys, "trackers": trackers, "attempt": run.attempt}
         parcel = _shipping._memory_file()  # noqa: SLF001
-        with open(parcel, "wb", closefd=False) as file:  # noqa: PTH123
+        with open(parcel, "wb", closefd=False) as file:
             pickle.dump((settings, run.parcel.data), file, 5)
         os.lseek(parcel, 0, os.SEEK_SET)
         tokens = (slots.size, slots.reader, slots.writer)
@@ -306,4 +327,3 @@ def _spawn(run: Any, slots: Slots, token: bytes) -> Worker:
         if parcel >= 0:
             os.close(parcel)
     return _watched(Worker(run, pid, ours, slots, token))
-

@@ -71,7 +71,10 @@ class _KqueuePoller:
     def wait(self, seconds: float | None) -> list[int]:
         """The keys that are ready; at most `seconds` of sleep, None: no limit."""
         process = select.KQ_FILTER_PROC  # type: ignore[attr-defined,unused-ignore]
-        return [-event.ident if event.filter == process else event.ident for event in self._kqueue.control(None, 64, seconds)]
+        return [
+            -event.ident if event.filter == process else event.ident
+            for event in self._kqueue.control(None, 64, seconds)
+        ]
 
     def close(self) -> None:
         self._kqueue.close()

@@ -16,7 +16,7 @@ from array import array
 from woflo import _exceptions
 from woflo.errors import UsageError
 from woflo.result import Failure, Ok, StoppedFailure, TaskFailure
-from woflo.runners import base
+from woflo.runners import _attempt, base
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from typing import Any, BinaryIO
 
     from woflo.result import Result
-    from woflo.runners.base import BaseTaskRun, Call
+    from woflo.runners._attempt import Call
+    from woflo.runners.base import BaseTaskRun
 
 INLINE_BYTES = 65536  # frames up to this size fit into an empty socket buffer (208 KiB by default) without blocking
 HEADER_BYTES = 9
@@ -56,7 +57,8 @@ class Parcel:
 
 class _Popen:
     """Stands where multiprocess keeps the process that is being spawned: its Locks, Values, Queues and Connections
-    hand over their descriptors through it."""
+    hand over their descriptors through it.
+    """
 
     method = "spawn"
 
@@ -83,7 +85,9 @@ def pack(run: BaseTaskRun[Any]) -> Parcel:
         UsageError: an argument can't be pickled; names the way to it.
     """
     popen = _Popen()
-    contexts = [sys.modules[name] for name in ("multiprocess.context", "multiprocessing.context") if name in sys.modules]
+    contexts = [
+        sys.modules[name] for name in ("multiprocess.context", "multiprocessing.context") if name in sys.modules
+    ]
     for context in contexts:
         context.set_spawning_popen(popen)  # type: ignore[attr-defined]
     try:
@@ -114,7 +118,7 @@ def load_call(data: bytes) -> Call:
     """The call that `dump_call` packed, in another process: its run has the names, but can't be waited for."""
     run: BaseTaskRun[Any] = base.BaseTaskRun()
     run.task, run.args, run.kwargs, run._number, run.attempt = pickle.loads(data)  # noqa: S301, SLF001 - from our own parent
-    return base.Call(run)
+    return _attempt.Call(run)
 
 
 def _by_value(value: object) -> bytes:
@@ -265,13 +269,17 @@ def load_result(kind: bytes, body: bytes, file: int | None) -> tuple[bytes, Any]
 
 def broken_result(error: BaseException) -> Failure:
     """The failure of a run whose result arrived whole but can't be rebuilt in this process."""
-    failure = TaskFailure(f"its result can't be rebuilt here: {_exceptions.type_name(type(error))}: {_exceptions.safe_str(error)}")
+    failure = TaskFailure(
+        f"its result can't be rebuilt here: {_exceptions.type_name(type(error))}: {_exceptions.safe_str(error)}"
+    )
     failure.__cause__ = error.with_traceback(_exceptions.skip_ours(error.__traceback__))
     return failure
 
 
 def broken_call(error: BaseException) -> Failure:
     """The failure of a run whose call can't be rebuilt in the spawned worker (its module raises at import…)."""
-    failure = TaskFailure(f"its call can't be rebuilt in the worker: {_exceptions.type_name(type(error))}: {_exceptions.safe_str(error)}")
+    failure = TaskFailure(
+        f"its call can't be rebuilt in the worker: {_exceptions.type_name(type(error))}: {_exceptions.safe_str(error)}"
+    )
     failure.__cause__ = error.with_traceback(_exceptions.skip_ours(error.__traceback__))
     return failure

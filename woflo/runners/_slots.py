@@ -28,7 +28,7 @@ class Slots:
         self._free_one = True  # the one child that needs no token
         if fds is None:
             reader, writer = os.pipe()
-            os.set_blocking(reader, False)  # noqa: FBT003
+            os.set_blocking(reader, False)
             os.write(writer, b"+" * min(size - 1, 60_000))  # a pipe holds 64 KiB: more than anybody's processes
             fds = reader, writer
         self.reader, self.writer = fds

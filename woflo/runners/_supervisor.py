@@ -27,9 +27,8 @@ from heapq import heappop, heappush
 from itertools import count
 from time import monotonic
 
-from woflo.errors import UsageError
 from woflo.result import WorkerFailure
-from woflo.runners import _launch, _shipping, base
+from woflo.runners import _attempt, _launch, _process, _shipping, _waiters, base
 from woflo.runners._poller import Poller
 from woflo.runners._slots import Slots, default_size
 
@@ -41,7 +40,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from woflo.runners._launch import Worker
-    from woflo.runners.base import BaseTaskRun, Waiter
+    from woflo.runners._waiters import Waiter
+from woflo.runners.base import BaseTaskRun
 
 _READ_BYTES = 4096  # nearly every frame fits; a larger one is read in its own size
 _TIRED = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # try again when a worker has ended
@@ -69,8 +69,8 @@ class Supervisor:
         self.pending: deque[BaseTaskRun[Any]] = deque()
         self._poller = Poller()
         self._wake_reader, self._wake_writer = os.pipe()
-        os.set_blocking(self._wake_reader, False)  # noqa: FBT003
-        os.set_blocking(self._wake_writer, False)  # noqa: FBT003
+        os.set_blocking(self._wake_reader, False)
+        os.set_blocking(self._wake_writer, False)
         self._poller.add(self._wake_reader)
         self._watched_slots: set[int] = set()  # token pipes in the poller, while runs are pending
         self._timers: list[tuple[float, int, Timer]] = []
@@ -141,7 +141,7 @@ class Supervisor:
                     if not self._try(run):
                         return
                 except BaseException as error:  # noqa: BLE001 - it is this run's own (fork refused at exit…)
-                    self._finished.append((_launch.nobody(run), None, base.failure_from(run, error)))
+                    self._finished.append((_launch.nobody(run), None, _attempt.failure_from(run, error)))
             else:
                 leave_slots(run.slots)
             if self.pending and self.pending[0] is run:
@@ -203,7 +203,9 @@ class Supervisor:
                 if len(data) < _READ_BYTES:
                     return
                 continue
-            self._deafen(worker)  # the end of file says nothing about a death: a grandchild may hold the other end open, or close it
+            self._deafen(
+                worker
+            )  # the end of file says nothing about a death: a grandchild may hold the other end open, or close it
 
     def _read_frames(self, worker: Worker) -> None:
         while (frame := worker.next_frame()) is not None:
@@ -339,12 +341,16 @@ class Supervisor:
                 return
             if self._background is not None:
                 return
-            self._background = waiter = base.Waiter()
+            self._background = waiter = _waiters.Waiter()
             import threading  # noqa: PLC0415 - not before something can fall due
 
             try:
-                threading.Thread(target=self._run_background, args=(waiter,), name="woflo-background", daemon=True).start()
-            except RuntimeError:  # no thread to be had, or the interpreter is ending: whoever waits pumps, and the exit does
+                threading.Thread(
+                    target=self._run_background, args=(waiter,), name="woflo-background", daemon=True
+                ).start()
+            except (
+                RuntimeError
+            ):  # no thread to be had, or the interpreter is ending: whoever waits pumps, and the exit does
                 self._background = None
 
     def dismiss(self, run: BaseTaskRun[Any]) -> None:
@@ -366,7 +372,7 @@ class Supervisor:
                     return
                 waiter.done = False
             try:
-                self._drive_or_sleep(waiter, base.RECHECK)
+                self._drive_or_sleep(waiter, _waiters.RECHECK)
             except Exception as error:  # noqa: BLE001 - a defect of ours must not end the thread that others rely on
                 from woflo import _notify  # noqa: PLC0415
 
@@ -392,12 +398,12 @@ class Supervisor:
 
     def settle(self, deadline: float | None, worker: Worker | None = None) -> bool:
         """Drive until every worker (or this one) has been collected; False if the deadline (monotonic) came first."""
-        waiter = base.Waiter()
+        waiter = _waiters.Waiter()
         while self._finished or (self.workers if worker is None else not worker.gone):
             left = None if deadline is None else deadline - monotonic()
             if left is not None and left <= 0:
                 return False
-            self._drive_or_sleep(waiter, base.RECHECK if left is None else min(left, base.RECHECK))
+            self._drive_or_sleep(waiter, _waiters.RECHECK if left is None else min(left, _waiters.RECHECK))
         return True
 
     def kill_all(self) -> None:
@@ -440,7 +446,7 @@ def get() -> Supervisor:
         with _making:
             if _supervisor is None:
                 _hook()
-                _supervisor = base._supervisor = Supervisor()  # noqa: SLF001
+                _supervisor = _process.supervisor = Supervisor()
             found = _supervisor
     return found
 
@@ -481,7 +487,9 @@ def _hook() -> None:
     global _hooked  # noqa: PLW0603
     if not _hooked and hasattr(os, "register_at_fork"):
         _hooked = True
-        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+        os.register_at_fork(
+            before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+        )
 
 
 def _before_fork() -> None:
@@ -497,7 +505,7 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     global _supervisor, _making, _own_channel, _own_token, _blocked  # noqa: PLW0603
-    old, _supervisor, base._supervisor = _supervisor, None, None  # noqa: SLF001
+    old, _supervisor, _process.supervisor = _supervisor, None, None
     _making = allocate_lock()
     _own_channel, _own_token, _blocked = None, False, 0
     for slots in _slots.values():
@@ -509,10 +517,10 @@ def _after_fork_in_child() -> None:
 
 def become_worker(channel: socket, slots: Slots, *, held: bool) -> None:
     """In a worker: know the own channel and token, so that waiting for a run of its own lends the token."""
-    global _own_channel, _own_slots, _own_token  # noqa: PLW0603
+    global _own_channel, _own_slots, _own_token
     _own_channel, _own_slots, _own_token = channel, slots, held
     if held:
-        base.waiting_hooks.append(_lend_or_reclaim)
+        _process.waiting_hooks.append(_lend_or_reclaim)
 
 
 def inherit_slots(size: int, reader: int, writer: int) -> Slots:
@@ -536,4 +544,3 @@ def _lend_or_reclaim(blocks: bool) -> None:  # noqa: FBT001 - the hook's signatu
     elif not blocks and _blocked == 0 and not _own_token and slots.reclaim():
         _own_token = True
         _own_channel.send(_shipping.frame(_shipping.HELD))
-

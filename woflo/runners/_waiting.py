@@ -6,8 +6,9 @@ from collections import deque
 from time import monotonic
 
 from woflo.errors import UsageError, WaitTimeout
-from woflo.runners import base
-from woflo.runners.base import BaseTaskRun, Waiter
+from woflo.runners import _waiters
+from woflo.runners._waiters import Waiter
+from woflo.runners.base import BaseTaskRun
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,17 +90,20 @@ def _completed(runs: list[BaseTaskRun[R]], timeout: float | None) -> Iterator[Ba
             if not collector.ended:
                 collector.done = False
                 if not collector.ended:  # a signal may have come between the two lines before
-                    base.block(collector, deadline, pump, lambda: _look(missing))
+                    _waiters.block(collector, deadline, pump, lambda: _look(missing))
             if not collector.ended:
                 if deadline is not None and monotonic() >= deadline:
                     names = ", ".join(run.name for run in list(missing)[:3])
-                    raise WaitTimeout(f"{len(missing)} of {len(runs)} runs ({names}{', …' if len(missing) > 3 else ''})", timeout or 0.0)  # noqa: PLR2004
+                    raise WaitTimeout(
+                        f"{len(missing)} of {len(runs)} runs ({names}{', …' if len(missing) > 3 else ''})",
+                        timeout or 0.0,
+                    )
                 continue
             run = collector.ended.popleft()
             missing.discard(run)
             yield run
     except KeyboardInterrupt:
-        if base.interactive():
+        if _waiters.interactive():
             for run in missing:
                 run.stop(wait=False)
         raise
@@ -117,7 +121,9 @@ if TYPE_CHECKING:
 
     @overload
     def gather(
-        *runs: BaseTaskRun[R] | Iterable[BaseTaskRun[R]], timeout: float | None = None, raise_exceptions: Literal[True] = True
+        *runs: BaseTaskRun[R] | Iterable[BaseTaskRun[R]],
+        timeout: float | None = None,
+        raise_exceptions: Literal[True] = True,
     ) -> list[R]: ...
 
     @overload

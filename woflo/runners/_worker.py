@@ -16,7 +16,7 @@ import sys
 from woflo import _exceptions
 from woflo.errors import TaskStopped
 from woflo.result import StoppedFailure
-from woflo.runners import _shipping, _supervisor, base
+from woflo.runners import _attempt, _process, _shipping, _supervisor, base
 
 try:
     import fcntl
@@ -43,7 +43,15 @@ _armed = False  # whether SIGTERM raises TaskStopped: only while the task runs
 _run: BaseTaskRun[Any] | None = None
 
 
-def carry_out(run: BaseTaskRun[Any], channel: socket, streams: bool, mask: set[Any] | None, signals: list[int], slots: Slots, held: bool) -> NoReturn:  # noqa: FBT001, PLR0913 - once a process
+def carry_out(
+    run: BaseTaskRun[Any],
+    channel: socket,
+    streams: bool,
+    mask: set[Any] | None,
+    signals: list[int],
+    slots: Slots,
+    held: bool,
+) -> NoReturn:
     """In a forked child: everything from its first instruction to its last.
 
     Args:
@@ -82,11 +90,11 @@ def carry_out(run: BaseTaskRun[Any], channel: socket, streams: bool, mask: set[A
 def _main(run: BaseTaskRun[Any], channel: socket, inode: int) -> None:
     global _armed, _run  # noqa: PLW0603 - the signal handler's state
     _run = run
-    base.chosen.set(None)  # `use` reaches threads and coroutines, not workers
+    _process.chosen.set(None)  # `use` reaches threads and coroutines, not workers
     stopped = False
     try:
         _armed = True
-        result: Result[Any] = base.attempt(run) if not run._stop_asked else StoppedFailure("stopped")  # noqa: SLF001
+        result: Result[Any] = _attempt.attempt(run) if not run._stop_asked else StoppedFailure("stopped")  # noqa: SLF001
         _armed = False
     except TaskStopped:  # it came between the task's last instruction and this one's
         stopped = True
@@ -198,7 +206,14 @@ def renew_streams() -> None:
         old = getattr(sys, name)
         if old is not None and old is getattr(sys, f"__{name}__"):
             try:
-                new = open(fd, "w", encoding=old.encoding, errors=old.errors, closefd=False, buffering=1 if old.line_buffering else -1)  # noqa: PTH123, SIM115
+                new = open(
+                    fd,
+                    "w",
+                    encoding=old.encoding,
+                    errors=old.errors,
+                    closefd=False,
+                    buffering=1 if old.line_buffering else -1,
+                )
             except (OSError, AttributeError):
                 continue
             setattr(sys, name, new)
@@ -237,7 +252,7 @@ def flush() -> None:
 
 def finish_own_runs(result: Result[Any]) -> None:
     """Carry out what the task started and did not wait for; a task that was stopped takes it along."""
-    if base.live:
+    if _process.live:
         from woflo.runners import _exit  # noqa: PLC0415
 
         _exit.finish(stop=not result and isinstance(result, StoppedFailure))
@@ -246,7 +261,9 @@ def finish_own_runs(result: Result[Any]) -> None:
 def leave() -> NoReturn:
     """After the result is sent: multiprocessing's clean-up (queues are flushed), then the end of the whole group."""
     utils: list[Callable[[], object]] = [
-        sys.modules[name]._exit_function for name in ("multiprocess.util", "multiprocessing.util") if name in sys.modules  # type: ignore[attr-defined] # noqa: SLF001
+        sys.modules[name]._exit_function
+        for name in ("multiprocess.util", "multiprocessing.util")
+        if name in sys.modules  # type: ignore[attr-defined]
     ]
     if utils:
         _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
@@ -281,7 +298,7 @@ def spawned(channel_fd: int, parcel_fd: int, parent: int, slots: tuple[int, int,
         reset_signals([])
         sys.stdin = _empty_stdin
         _supervisor.become_worker(channel, _supervisor.inherit_slots(*slots), held=held)
-        with open(parcel_fd, "rb") as file:  # noqa: PTH123
+        with open(parcel_fd, "rb") as file:
             settings, data = pickle.load(file)  # noqa: S301 - from our own parent
         _adopt(settings)
         try:
@@ -313,6 +330,3 @@ def _adopt(settings: dict[str, Any]) -> None:
 
         tracker: Any = importlib.import_module(name + ".resource_tracker")
         tracker._resource_tracker._fd = fd  # noqa: SLF001 - as multiprocessing's own spawn_main does
-
-
-

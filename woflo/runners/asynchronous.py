@@ -15,9 +15,11 @@ from weakref import WeakKeyDictionary
 
 from woflo import _exceptions, _notify
 from woflo.result import Ok, StoppedFailure
-from woflo.runners import base
+from woflo.runners import _attempt, _process, _waiters
+from woflo.runners._attempt import current, failure_from, late
+from woflo.runners._process import live
 from woflo.runners._slots import default_size
-from woflo.runners.base import BaseTaskRun, current, failure_from, late, live
+from woflo.runners.base import BaseTaskRun
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from woflo.task import Task
 
     R = TypeVar("R", covariant=True)  # noqa: PLC0105
+else:
+    from woflo._generic import R
 
 __all__ = ["AsyncTaskRun"]
 
@@ -33,7 +37,7 @@ _IDLE_SECONDS = 1.0  # our own loop ends after so long without a run; starting o
 _running_loop = asyncio._get_running_loop  # noqa: SLF001 - get_running_loop() without its exception
 
 
-class AsyncTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
+class AsyncTaskRun(BaseTaskRun[R]):
     """A run on an event loop: the running one, else one of woflo's own in a thread.
 
     Blocking on such a run (`wait`, `get_result`) from its loop's own thread is a UsageError: await it. Cancelling
@@ -49,15 +53,17 @@ class AsyncTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
     _job: asyncio.Task[None] | None
 
     @classmethod
-    def submit(cls, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[BaseTaskRun[Any]]) -> Self:
+    def submit(
+        cls, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[BaseTaskRun[Any]]
+    ) -> Self:
         loop = _running_loop()
-        if loop is None or inputs or not task.simple or not task.is_async or _notify.listening or not base.prepared():
+        if loop is None or inputs or not task.simple or not task.is_async or _notify.listening or not _process.ready():
             return super().submit(task, args, kwargs, inputs)
         run = cls()  # the straight way: a coroutine function on its own loop, no retries, no time-out
         run.task = task
         run.loop = loop
         run._number = next(task.numbers)
-        run._owner = base.process_mark()
+        run._owner = _process.mark
         run._phase = "running"
         run._result = run._waiters = run._dependents = run._callbacks = None
         run._started = 0.0
@@ -69,7 +75,7 @@ class AsyncTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
         current.set(self)  # in the context of this asyncio task, which is its own
         try:
             value = await self.task.fn(*args, **kwargs)
-        except BaseException as error:  # noqa: BLE001 - whatever the task raises is its result
+        except BaseException as error:
             self.conclude(self._failed(error))
             if self._closed(error):
                 raise
@@ -126,7 +132,7 @@ class AsyncTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
     async def _sleep(self, seconds: float) -> bool:
         """Pause between two attempts; False if the run has ended meanwhile."""
         loop = asyncio.get_running_loop()
-        self._pause = waiter = base.AsyncWaiter(loop)
+        self._pause = waiter = _waiters.AsyncWaiter(loop)
         clock = loop.call_later(seconds, waiter.signal, None)
         try:
             await waiter.future
@@ -141,7 +147,7 @@ class AsyncTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
         task = self.task
         limit = task.timeout
         self.mark_started()
-        base.attempt_here.set(self.attempt)
+        _attempt.attempt_here.set(self.attempt)
         clock = None if limit is None else asyncio.get_running_loop().call_later(limit, self._overdue)
         try:
             if task.is_async:
@@ -149,7 +155,7 @@ class AsyncTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
             else:
                 value = await _in_thread(self)
             result: Any = Ok(value)
-        except BaseException as error:  # noqa: BLE001 - whatever the task raises is its result
+        except BaseException as error:
             result = self._failed(error)
             if self._closed(error):
                 self._settle(result)
@@ -183,7 +189,7 @@ class AsyncTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
         if self._result is None and self._phase == "running":
             self._where = self.whereabouts()
             self._timed_out = self.attempt
-            self._cancel(base.GRACE)
+            self._cancel(_attempt.GRACE)
 
     def _cancel(self, grace: float) -> None:
         """On the loop's thread: cancel the task; abandon it after the grace."""
@@ -292,7 +298,9 @@ class _Wrapped(Exception):  # noqa: N818
         self.error = error
 
 
-_room: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()  # threads at once, per loop
+_room: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
+    WeakKeyDictionary()
+)  # threads at once, per loop
 
 
 class _Thread:
@@ -349,7 +357,7 @@ def _own_loop(run: AsyncTaskRun[Any]) -> None:
     global _own  # noqa: PLW0603
     with _own_lock:
         if _own is None or _own.ended:
-            base.on_fork(_forget)
+            _process.on_fork(_forget)
             _own = _Thread()
         run.loop = _own.loop
         _own.submit(run)

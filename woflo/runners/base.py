@@ -11,218 +11,34 @@ A runner writes `start` (put `self.call` somewhere, return at once) and `stop` (
 
 from __future__ import annotations
 
-import os
-from _thread import _local, allocate_lock, get_ident
-from collections import deque
-from contextvars import ContextVar, copy_context
+from _thread import get_ident
+from contextvars import copy_context
 from itertools import count
 from time import monotonic
 
 from woflo import _exceptions, _notify, _retry
-from woflo.errors import TaskStopped, UsageError, WaitTimeout
-from woflo.result import DependencyFailure, Failure, Ok, StoppedFailure, TaskFailure, TimeoutFailure, _Of
+from woflo.errors import UsageError, WaitTimeout
+from woflo.result import DependencyFailure, Failure, Ok, StoppedFailure, TaskFailure, TimeoutFailure
+from woflo.runners import _process, _waiters
+from woflo.runners._attempt import GRACE, Call, failure_from, late
+from woflo.runners._waiters import RECHECK, AsyncWaiter, Waiter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Generator
     from contextvars import Context
-    from typing import Any, ClassVar, Literal, Self, TypeVar
+    from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
     from woflo.result import Result
     from woflo.task import Task
 
     R = TypeVar("R", covariant=True)  # noqa: PLC0105 - as in collections.abc
     State = Literal["pending", "running", "retrying", "succeeded", "failed", "stopped"]
+else:
+    from woflo._generic import Generic, R
 
-__all__ = ["BaseTaskRun", "Call", "current_run", "stop_requested"]
-
-GRACE = 1.0  # seconds between asking a run to end and ending it, unless the caller says otherwise
-RECHECK = 1.0  # seconds after which a sleeping waiter looks again by itself: no wait hangs on a lost wake-up
-
-live: set[BaseTaskRun[Any]] = set()  # unfinished runs that were put somewhere; what the exit waits for
-chosen: ContextVar[type[BaseTaskRun[Any]] | None] = ContextVar("woflo.runner", default=None)  # by `use(runner)`
-attempt_here: ContextVar[int] = ContextVar("woflo.attempt", default=0)  # set where one attempt can outlive another
-current: ContextVar[BaseTaskRun[Any] | None] = ContextVar("woflo.current_run", default=None)
-waiting_hooks: list[Callable[[bool], None]] = []  # told True before this thread blocks on a run, False after
-
-_supervisor: Any = None  # this process's supervisor, once it has one (set from there)
-_state = allocate_lock()  # held for a few instructions around each change of outcome, waiters or callbacks
-_process = object()  # this process's mark; a forked child makes its own
-exiting = False  # the interpreter is ending: its exit hook is at work
-closed = False  # the exit hook has done its work: nobody would wait for a further run
-_prepared = False  # whether fork and exit hooks are registered: at the first run that leaves its caller
-
-
-def current_run() -> BaseTaskRun[Any] | None:
-    """The run that the calling code belongs to; None outside of tasks.
-
-    In a worker process it is a copy: it has the name, the task and the attempt, but can't be waited for.
-    """
-    return current.get()
-
-
-def stop_requested() -> bool:
-    """Whether the run that the calling code belongs to was asked to stop (or has passed its time-out)."""
-    run = current.get()
-    return run is not None and (run._stop_asked or run._timed_out >= (attempt_here.get() or run.attempt))  # noqa: SLF001 - same module
-
-
-def prepared() -> bool:
-    """Whether a run may be started the straight way: the hooks are registered and the program isn't over."""
-    return _prepared and not closed
-
-
-def existing_supervisor() -> Any:
-    """This process's supervisor, or None if nothing has needed one."""
-    return _supervisor
-
-
-def process_mark() -> object:
-    """Stands for this process: a run with another mark is another process's."""
-    return _process
-
-
-class Waiter:
-    """One thread asleep until a run ends. `signal` may come from any thread, more than once."""
-
-    __slots__ = ("done", "lock")
-
-    def __init__(self) -> None:
-        self.done = False
-        self.lock = allocate_lock()
-        self.lock.acquire()
-
-    def signal(self, run: BaseTaskRun[Any] | None) -> None:  # noqa: ARG002 - as_completed wants to know which
-        """What was waited for has happened."""
-        self.done = True
-        self.wake()
-
-    def wake(self) -> None:
-        """Have the thread look again."""
-        try:  # noqa: SIM105 - contextlib costs an import on the hot path
-            self.lock.release()
-        except RuntimeError:  # it is awake already
-            pass
-        supervisor = _supervisor
-        if supervisor is not None and supervisor.driving is self:  # it sleeps in the poller, not on its lock
-            supervisor.wake()
-
-    def sleep(self, seconds: float | None) -> None:
-        """Sleep until woken, at most `seconds`, at most `RECHECK`."""
-        self.lock.acquire(timeout=RECHECK if seconds is None else max(0.0, min(seconds, RECHECK)))
-
-
-class AsyncWaiter:
-    """One coroutine asleep until a run ends."""
-
-    __slots__ = ("future", "loop", "thread")
-
-    def __init__(self, loop: AbstractEventLoop) -> None:
-        self.loop = loop
-        self.future: Future[None] = loop.create_future()
-        self.thread = get_ident()
-
-    def signal(self, run: BaseTaskRun[Any] | None) -> None:  # noqa: ARG002
-        if get_ident() == self.thread:
-            self._set()
-            return
-        try:
-            self.loop.call_soon_threadsafe(self._set)
-        except RuntimeError:  # the loop is closed: nobody is left to be told
-            return
-
-    def _set(self) -> None:
-        if not self.future.done():
-            self.future.set_result(None)
-
-
-class Call:
-    """One attempt of a run, to be called wherever it shall run: returns a Result and never raises.
-
-    It can be pickled: the task's function travels by name or by value, as under spawn.
-    """
-
-    __slots__ = ("run",)
-
-    def __init__(self, run: BaseTaskRun[Any]) -> None:
-        self.run = run
-
-    @property
-    def attempt(self) -> int:
-        """The number of this attempt, from 1."""
-        return self.run.attempt
-
-    def __call__(self) -> Result[Any]:
-        context = self.run.context
-        return attempt(self.run) if context is None else context.copy().run(attempt, self.run)
-
-    def __reduce__(self) -> tuple[Callable[[bytes], Call], tuple[bytes]]:
-        from woflo.runners import _shipping  # noqa: PLC0415 - only who pickles needs it
-
-        return _shipping.load_call, (_shipping.dump_call(self.run),)
-
-
-def attempt(run: BaseTaskRun[Any]) -> Result[Any]:
-    """Carry out one attempt here: the task's function, whatever it raises, and its time.
-
-    A coroutine function runs on an event loop of its own.
-    """
-    task = run.task
-    limit = task.timeout
-    token = current.set(run)
-    if limit is None:
-        begun = 0.0
-    else:
-        begun = monotonic()
-        attempt_here.set(run.attempt)
-    try:
-        value = task.fn(*run.args, **run.kwargs)
-        if task.is_async:
-            value = _run_coroutine(value)
-        result: Result[Any] = Ok(value)
-    except BaseException as error:  # noqa: BLE001 - whatever the task raises is its result
-        result = failure_from(run, error)
-    finally:
-        current.reset(token)
-    if limit is not None and (elapsed := monotonic() - begun) > limit and not isinstance(result, StoppedFailure):
-        return late(run, elapsed, run._where)  # noqa: SLF001 - same module
-    return result
-
-
-def late(run: BaseTaskRun[Any], elapsed: float, where: tuple[_exceptions.Place, ...] = ()) -> TimeoutFailure:
-    """The failure of an attempt that took longer than its task allows."""
-    return run.named(TimeoutFailure(limit=run.task.timeout or 0.0, elapsed=elapsed, where=_exceptions.describe(where)))
-
-
-def failure_from(run: BaseTaskRun[Any], error: BaseException) -> Failure:
-    """The failure that an exception out of the task is; woflo's frames are cut off its traceback."""
-    tb = _exceptions.skip_ours(error.__traceback__)
-    if isinstance(error, TaskFailure) and not error.run:
-        return run.named(error.with_traceback(tb))
-    if isinstance(error, TaskStopped):
-        return run.named(StoppedFailure("stopped"))
-    text = _exceptions.safe_str(error)
-    name = _exceptions.type_name(type(error))
-    failure = TaskFailure(f"{name}: {text}" if text else name)
-    failure.__cause__ = error.with_traceback(tb)
-    return run.named(failure)
-
-
-def _run_coroutine(coroutine: Any) -> Any:
-    import asyncio  # noqa: PLC0415 - 30 ms
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(coroutine)
-    # a coroutine function under a runner that blocks, called on a loop: a loop of its own in a thread
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
-    from contextvars import copy_context  # noqa: PLC0415
-
-    with ThreadPoolExecutor(1) as threads:
-        return threads.submit(copy_context().run, asyncio.run, coroutine).result()
-
+__all__ = ["BaseTaskRun"]
 
 _UNSET: dict[str, Any] = {
     "_callbacks": None,
@@ -245,7 +61,7 @@ _UNSET: dict[str, Any] = {
 }
 
 
-class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
+class BaseTaskRun(Generic[R]):
     """One execution of a task: wait for it, stop it, ask for its result, or await it.
 
     Made by calling a task, never directly. All methods may be called from any thread of the process
@@ -456,7 +272,13 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
         self._check_owner()
         self._stop_asked = True
         if self._phase != "running":
-            self._settle(self.named(StoppedFailure("stopped before it was started" if self._phase == "pending" else "stopped between two attempts")))
+            self._settle(
+                self.named(
+                    StoppedFailure(
+                        "stopped before it was started" if self._phase == "pending" else "stopped between two attempts"
+                    )
+                )
+            )
             return
         self._end(grace)
         if wait and not self.needs_this_thread():
@@ -469,7 +291,7 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
         It is called in the thread that learnt the outcome, with no lock held. If it raises, that is logged by name
         and nothing else happens.
         """
-        with _state:
+        with _process.state:
             if self._callbacks is None:
                 self._callbacks = []
             self._callbacks.append(callback)
@@ -523,7 +345,9 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
             if name.startswith("_") or name not in cls.settings:
                 raise UsageError(f"{cls.__name__} has no setting {name!r}; it has {', '.join(cls.settings) or 'none'}")
             cls.check_setting(name, settings[name])
-        pinned = {name: getattr(cls, name) for name in cls.settings}  # a later change of the base class must not reach in
+        pinned = {
+            name: getattr(cls, name) for name in cls.settings
+        }  # a later change of the base class must not reach in
         names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
         return type(cls.__name__, (cls,), {**names, **pinned, **settings})
 
@@ -547,34 +371,38 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
     # ------------------------------------------------------------------ the state machine
 
     @classmethod
-    def submit(cls, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[BaseTaskRun[Any]]) -> Self:
+    def submit(
+        cls, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[BaseTaskRun[Any]]
+    ) -> Self:
         """Make a run of a call and start it, now or when its inputs have ended.
 
         Raises:
             UsageError: the call can't be started as it is (an argument that can't be pickled…).
         """
-        if not _prepared:
-            _prepare()
-        if closed:
-            raise UsageError(f"{task.name} can't be started: the interpreter is ending, and all runs have been waited for")
+        if not _process.prepared:
+            _process.prepare()
+        if _process.closed:
+            raise UsageError(
+                f"{task.name} can't be started: the interpreter is ending, and all runs have been waited for"
+            )
         run = cls()
         run.task = task
         run.args = args
         run.kwargs = kwargs
         run.context = None
         run._number = next(task.numbers)
-        run._owner = _process
+        run._owner = _process.mark
         run._phase = "pending"
         run._result = run._waiters = run._dependents = run._callbacks = None
         run._started = run._ended = 0.0
-        live.add(run)
+        _process.live.add(run)
         try:
             if inputs:
                 run._await_inputs(inputs)
             else:
                 run.begin()
         except BaseException:
-            live.discard(run)
+            _process.live.discard(run)
             raise
         return run
 
@@ -588,7 +416,7 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
         self.mark_started()
         self.start()
         if self.task.timeout is not None and not self.keeps_time and self._result is None:
-            self._clock = timers().call_later(self.task.timeout, self._overdue)
+            self._clock = _process.timers().call_later(self.task.timeout, self._overdue)
             self._attend()
 
     def mark_started(self) -> None:
@@ -608,7 +436,7 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
     def conclude(self, result: Result[R]) -> float | None:
         """Take an attempt's result: None if the run has its outcome now, else the pause before the next attempt."""
         if result.__class__ is not Ok:
-            with _state:
+            with _process.state:
                 if self._result is not None or self._concluded == self.attempt:
                     return None  # late: this attempt has been abandoned
                 self._concluded = self.attempt
@@ -650,7 +478,7 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
 
     def _settle(self, result: Result[R]) -> None:
         """Give the run its outcome, once, and tell everybody who waits."""
-        with _state:
+        with _process.state:
             if self._result is not None:
                 return
             if self._started:
@@ -659,7 +487,7 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
         if self._clock is not None:
             self._disarm()
         self.args = self.kwargs = self.context = None  # type: ignore[assignment] # a kept run must not keep what it was called with
-        live.discard(self)
+        _process.live.discard(self)
         if self._attended or self.pumped:
             self._forget()
         if not result:
@@ -679,7 +507,8 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
 
     def succeed(self, value: R) -> None:
         """`_settle(Ok(value))` without the lock: for the one thread that carries out the run, while nobody has asked it to stop
-        (only then can somebody else end it)."""
+        (only then can somebody else end it).
+        """
         if self._stop_asked or self._timed_out or _notify.listening:
             self._settle(Ok(value))
             return
@@ -687,7 +516,7 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
             self._ended = monotonic()
         self._result = Ok(value)
         self.args = self.kwargs = self.context = None  # type: ignore[assignment]
-        live.discard(self)
+        _process.live.discard(self)
         if self._clock is not None:
             self._disarm()
         if self._attended:
@@ -700,26 +529,26 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
             self._tell_callbacks()
 
     def _tell_waiters(self) -> None:
-        with _state:
+        with _process.state:
             waiters, self._waiters = self._waiters, None
         for waiter in waiters or ():
             waiter.signal(self)
 
     def _tell_dependents(self) -> None:
-        with _state:
+        with _process.state:
             dependents, self._dependents = self._dependents, None
         if dependents:
-            _one_after_the_other(dependents)
+            _waiters.one_after_the_other(dependents)
 
     def _tell_callbacks(self) -> None:
-        with _state:
+        with _process.state:
             callbacks, self._callbacks = self._callbacks, None
         for callback in callbacks or ():
             self._call_back(callback)
 
     def _retry_after(self, pause: float) -> None:
         """Start the next attempt in `pause` seconds, from the supervisor's timers."""
-        self._clock = timers().call_later(pause, self._again)
+        self._clock = _process.timers().call_later(pause, self._again)
         self._attend()
 
     def _again(self) -> None:
@@ -754,7 +583,7 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
             self._stopping_in = before
         if self._result is None and not self.keeps_time:
             attempt = self.attempt
-            timers().call_later(grace, lambda: self._abandon(attempt))
+            _process.timers().call_later(grace, lambda: self._abandon(attempt))
             self._attend()
 
     def _overdue(self) -> None:
@@ -774,7 +603,9 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
             failure: Failure = late(self, monotonic() - self._started, where)
             failure.message += "; it did not end when asked, and was abandoned: it may still be running"
         else:
-            failure = self.named(StoppedFailure(f"did not end when asked{place}, and was abandoned: it may still be running"))
+            failure = self.named(
+                StoppedFailure(f"did not end when asked{place}, and was abandoned: it may still be running")
+            )
         self.finish(failure)
 
     def _wait_until_gone(self, seconds: float) -> None:
@@ -796,7 +627,7 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
 
         First the entry, then the look: whoever ends the run does it the other way round, so one of the two sees the other.
         """
-        with _state:
+        with _process.state:
             if self._waiters is None:
                 self._waiters = []
             self._waiters.append(waiter)
@@ -807,23 +638,22 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
 
     def delist(self, waiter: Any) -> None:
         """Forget a waiter."""
-        with _state:
+        with _process.state:
             if self._waiters is not None and waiter in self._waiters:
                 self._waiters.remove(waiter)
 
     def _wait(self, timeout: float | None) -> bool:
         self._check_owner()
         self._check_wait()
-        if _here.starts:  # a start of this thread's waits for another: those in the queue come first
-            _drain(_here.starts)
+        _waiters.start_queued()  # a start of this thread's waits for another: those in the queue come first
         deadline = None if timeout is None else monotonic() + timeout
         waiter = Waiter()
         if not self.enlist(waiter):
             return True
         try:
-            block(waiter, deadline, self.pumped, self._look)
+            _waiters.block(waiter, deadline, self.pumped, self._look)
         except KeyboardInterrupt:
-            if interactive():
+            if _waiters.interactive():
                 self.stop(wait=False)
             raise
         finally:
@@ -832,8 +662,10 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
         return self._result is not None
 
     def _check_owner(self) -> None:
-        if self._owner is not _process:
-            raise UsageError(f"{self.name} belongs to another process and can't be asked here; pass it to a task as an argument")
+        if self._owner is not _process.mark:
+            raise UsageError(
+                f"{self.name} belongs to another process and can't be asked here; pass it to a task as an argument"
+            )
 
     def _check_wait(self) -> None:
         """Raise UsageError if blocking here could never end: the run, or an input of it, needs this very thread."""
@@ -844,7 +676,9 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
             if run._result is None and id(run) not in seen:  # noqa: SLF001
                 seen.add(id(run))
                 if run.needs_this_thread():
-                    raise UsageError(f"{run.name} runs on this thread's event loop, which can't go on while it is blocked: await it")
+                    raise UsageError(
+                        f"{run.name} runs on this thread's event loop, which can't go on while it is blocked: await it"
+                    )
                 todo.extend(run._wanted)  # noqa: SLF001
 
     def stranded(self) -> bool:
@@ -862,12 +696,12 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
         """Something can fall due with nobody waiting for this run."""
         if self._result is None:
             self._attended = True
-            timers().attend(self)
+            _process.timers().attend(self)
 
     def _forget(self) -> None:
         """The run has ended: nothing more falls due."""
         if self._attended:
-            timers().dismiss(self)
+            _process.timers().dismiss(self)
 
     def _attach(self, loop: AbstractEventLoop) -> Callable[[], None] | None:  # noqa: ARG002
         """Have an event loop drive what this run depends on; returns what ends that."""
@@ -898,7 +732,7 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
 
     def _before(self, dependent: Callable[[], None]) -> None:
         """Call `dependent()` when this run has ended; now if it has."""
-        with _state:
+        with _process.state:
             if self._dependents is None:
                 self._dependents = []
             self._dependents.append(dependent)
@@ -932,7 +766,11 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
     def _error(self, result: Result[R]) -> BaseException:
         """What `get_result` raises for a failure; its traceback is the same however often it is raised."""
         error: BaseException = result  # type: ignore[assignment]
-        if type(result) is TaskFailure and isinstance(cause := result.__cause__, Exception) and not _flow_control(cause):
+        if (
+            type(result) is TaskFailure
+            and isinstance(cause := result.__cause__, Exception)
+            and not _flow_control(cause)
+        ):
             error = cause
         state = vars(result)
         if "_raised_from" not in state:
@@ -950,34 +788,6 @@ class BaseTaskRun(_Of[R] if TYPE_CHECKING else _Of):
             _notify.broken(f"a done-callback of {self.name}, {getattr(callback, '__qualname__', callback)!s},", error)
 
 
-class _Local(_local):
-    """Per thread: the starts of dependent runs that are still to be made."""
-
-    starts: deque[Callable[[], None]] | None = None
-
-
-_here = _Local()
-
-
-def _one_after_the_other(starts: list[Callable[[], None]]) -> None:
-    """Start dependent runs without recursion: a run that ends within its start lengthens the queue, not the stack."""
-    queue = _here.starts
-    if queue is not None:
-        queue.extend(starts)
-        return
-    _here.starts = queue = deque(starts)
-    try:
-        _drain(queue)
-    finally:
-        _drain(queue)  # Ctrl-C must not lose the others
-        _here.starts = None
-
-
-def _drain(queue: deque[Callable[[], None]]) -> None:
-    while queue:
-        queue.popleft()()
-
-
 if TYPE_CHECKING:
     _F = TypeVar("_F", bound=Failure)
 
@@ -985,73 +795,3 @@ if TYPE_CHECKING:
 def _flow_control(error: Exception) -> bool:
     """Exceptions that mean something to Python itself: raised from get_result they would end a loop or a generator."""
     return isinstance(error, (StopIteration, StopAsyncIteration)) or type(error).__name__ == "CancelledError"
-
-
-def block(waiter: Waiter, deadline: float | None, pump: bool, look: Callable[[], None]) -> None:  # noqa: FBT001
-    """Block this thread until the waiter is signalled or the deadline (monotonic) has passed."""
-    hooks = tuple(waiting_hooks)
-    for hook in hooks:
-        hook(True)  # noqa: FBT003
-    try:
-        if pump:
-            timers().block(waiter, deadline)
-            return
-        while not waiter.done:
-            left = None if deadline is None else deadline - monotonic()
-            if left is not None and left <= 0:
-                return
-            waiter.sleep(left)
-            look()
-    finally:
-        for hook in hooks:
-            hook(False)  # noqa: FBT003
-
-
-def interactive() -> bool:
-    """Whether this is a REPL or a notebook, where Ctrl-C ends the statement and not the program."""
-    import sys  # noqa: PLC0415
-    import builtins  # noqa: PLC0415
-
-    return hasattr(sys, "ps1") or hasattr(builtins, "__IPYTHON__")
-
-
-def timers() -> Any:
-    """The supervisor, which keeps the time for all runners."""
-    if _supervisor is not None:
-        return _supervisor
-    from woflo.runners import _supervisor as module  # noqa: PLC0415 - needed by runs that wait for something
-
-    return module.get()
-
-
-def _prepare() -> None:
-    """Register the fork and exit hooks: at the first run, not at import."""
-    global _prepared  # noqa: PLW0603
-    _prepared = True
-    from woflo.runners import _exit  # noqa: PLC0415
-
-    os.register_at_fork(after_in_child=forget_parent) if hasattr(os, "register_at_fork") else None
-    _exit.register()
-
-
-def forget_parent() -> None:
-    """In a forked child: the parent's runs are not ours, its locks may be held by threads that don't exist here."""
-    global _state, _process  # noqa: PLW0603
-    _state = allocate_lock()
-    _process = object()
-    _keep.append(live.copy())  # their destructors must not run here
-    live.clear()
-    waiting_hooks.clear()
-    _notify.unseen.clear()
-    for forget in _on_fork:
-        forget()
-
-
-def on_fork(forget: Callable[[], None]) -> None:
-    """Have `forget()` called in a forked child, once however often it is registered."""
-    if forget not in _on_fork:
-        _on_fork.append(forget)
-
-
-_on_fork: list[Callable[[], None]] = []
-_keep: list[Any] = []

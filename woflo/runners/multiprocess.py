@@ -14,7 +14,7 @@ from time import monotonic
 from woflo import _notify
 from woflo.errors import UsageError
 from woflo.result import Failure, Ok, StoppedFailure, WorkerFailure
-from woflo.runners import _shipping, _supervisor, _worker, base
+from woflo.runners import _attempt, _process, _shipping, _supervisor, _worker
 from woflo.runners.base import BaseTaskRun
 
 TYPE_CHECKING = False
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from woflo.runners._launch import Worker
     from woflo.runners._shipping import Parcel
+else:
+    from woflo._generic import R
 
 __all__ = ["ForkProcess", "MultiprocessTaskRun", "SpawnProcess"]
 
@@ -43,7 +45,7 @@ class SpawnProcess:
     _start_method = "spawn"
 
 
-class MultiprocessTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
+class MultiprocessTaskRun(BaseTaskRun[R]):
     """A run in a process of its own.
 
     Under fork nothing is pickled on the way in: a run sees arguments and globals as they are when it *starts*, which is
@@ -101,7 +103,11 @@ class MultiprocessTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
         """Whether something can fall due for this run with nobody waiting for it."""
         task = self.task
         return self._result is None and bool(
-            self._phase == "pending" or task.timeout is not None or task.policy.retries or self._callbacks or _notify.listening
+            self._phase == "pending"
+            or task.timeout is not None
+            or task.policy.retries
+            or self._callbacks
+            or _notify.listening
         )
 
     def take(self, worker: Worker, kind: bytes | None, body: Any) -> None:
@@ -129,7 +135,9 @@ class MultiprocessTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
                 from woflo import events  # noqa: PLC0415
 
                 numbers = ", ".join(map(str, alive))
-                events.warn(f"{self.name}: processes that its task started left the group (setsid) and live on: pid {numbers}")
+                events.warn(
+                    f"{self.name}: processes that its task started left the group (setsid) and live on: pid {numbers}"
+                )
                 if isinstance(result, Failure):
                     result.message += f"; processes that left its group live on: pid {numbers}"
         self.finish(result)
@@ -142,7 +150,7 @@ class MultiprocessTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
                 self._timed_out = self.attempt
             return self.named(value)
         if worker.timed_out:  # kind STOPPED: it obeyed SIGTERM, whoever sent it; value: where the task was
-            return base.late(self, monotonic() - self._started, value)
+            return _attempt.late(self, monotonic() - self._started, value)
         if self._stop_asked:
             return self.named(StoppedFailure("stopped"))
         return self.named(WorkerFailure("the worker was ended by a SIGTERM from outside", signal="SIGTERM"))
@@ -150,11 +158,15 @@ class MultiprocessTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
     def _death(self, worker: Worker, status: int | None) -> Failure:
         """The failure of an attempt whose process ended without a result."""
         if worker.timed_out:
-            return base.late(self, monotonic() - self._started)
+            return _attempt.late(self, monotonic() - self._started)
         if self._stop_asked:
-            return self.named(StoppedFailure("stopped by SIGKILL, after it did not end when asked" if status == -9 else "stopped"))  # noqa: PLR2004
+            return self.named(
+                StoppedFailure("stopped by SIGKILL, after it did not end when asked" if status == -9 else "stopped")
+            )
         if status is None:
-            text = "the worker died; exit status unknown (the application collected it: SIGCHLD ignored, or waitpid(-1))"
+            text = (
+                "the worker died; exit status unknown (the application collected it: SIGCHLD ignored, or waitpid(-1))"
+            )
             return self.named(WorkerFailure(text))
         if status < 0:
             name = _signal_name(-status)
@@ -163,7 +175,9 @@ class MultiprocessTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
         if status == _worker.CHANNEL_LOST:
             text = f"the worker left with exit code {status}: the task closed the channel on which its result is sent"
             return self.named(WorkerFailure(text, exit_code=status))
-        return self.named(WorkerFailure(f"the worker left with exit code {status} before it had a result", exit_code=status))
+        return self.named(
+            WorkerFailure(f"the worker left with exit code {status} before it had a result", exit_code=status)
+        )
 
     def _end(self, grace: float) -> None:
         worker = self.worker
@@ -178,11 +192,11 @@ class MultiprocessTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
 
     def _look(self) -> None:
         supervisor = _supervisor.existing()
-        if supervisor is not None and self._owner is base.process_mark():
+        if supervisor is not None and self._owner is _process.mark:
             supervisor.nudge()
 
     def _attend(self) -> None:
-        if self._result is None and self._owner is base.process_mark():
+        if self._result is None and self._owner is _process.mark:
             _supervisor.get().attend(self)
 
     def _attach(self, loop: AbstractEventLoop) -> Callable[[], None] | None:
@@ -201,7 +215,7 @@ class MultiprocessTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
 
 
 def start_method(process_type: Any) -> str:
-    """fork or spawn: what a process type stands for.
+    """Fork or spawn: what a process type stands for.
 
     Raises:
         UsageError: it is none that woflo knows.
@@ -229,4 +243,3 @@ def _signal_name(number: int) -> str:
         if name.startswith("SIG") and not name.startswith("SIG_") and getattr(_signal, name) == number:
             return name
     return f"signal {number}"
-

@@ -6,7 +6,8 @@ from time import monotonic, sleep
 
 from woflo import _notify
 from woflo.result import Ok
-from woflo.runners.base import BaseTaskRun, attempt, current, failure_from
+from woflo.runners._attempt import attempt, current, failure_from
+from woflo.runners.base import BaseTaskRun
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,12 +16,13 @@ if TYPE_CHECKING:
     from woflo.task import Task
 
     R = TypeVar("R", covariant=True)  # noqa: PLC0105
+else:
+    from woflo._generic import R
 
 __all__ = ["SequentialTaskRun"]
 
 
-
-class SequentialTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
+class SequentialTaskRun(BaseTaskRun[R]):
     """A run in the caller's thread, finished when the call returns.
 
     Nothing can interrupt it: a run that took longer than its task's time-out ends as TimeoutFailure when its call
@@ -31,13 +33,17 @@ class SequentialTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
     settings = ()
 
     @classmethod
-    def submit(cls, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[BaseTaskRun[Any]]) -> Self:
+    def submit(
+        cls, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[BaseTaskRun[Any]]
+    ) -> Self:
         if inputs:
             return super().submit(task, args, kwargs, inputs)
         run = cls.__new__(cls)
         run.task = task
         run._number = next(task.numbers)
-        if task.simple and not task.is_async and not _notify.listening:  # no retries, no time-out, no coroutine, nobody listening
+        if (
+            task.simple and not task.is_async and not _notify.listening
+        ):  # no retries, no time-out, no coroutine, nobody listening
             token = current.set(run)
             try:
                 run._result = Ok(task.fn(*args, **kwargs))
@@ -91,6 +97,3 @@ def is_interrupt(error: KeyboardInterrupt) -> bool:
     code = tb.tb_frame.f_code.co_code
     at = tb.tb_lasti
     return not (0 <= at < len(code) and opcode.opname[code[at]] == "RAISE_VARARGS")
-
-
-

@@ -18,15 +18,18 @@ from weakref import WeakKeyDictionary
 from woflo import _exceptions
 from woflo.errors import TaskStopped
 from woflo.result import Ok, StoppedFailure, WorkerFailure
-from woflo.runners import base
+from woflo.runners import _process, _waiters
+from woflo.runners._attempt import attempt
 from woflo.runners._slots import default_size
-from woflo.runners.base import BaseTaskRun, attempt
+from woflo.runners.base import BaseTaskRun
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     R = TypeVar("R", covariant=True)  # noqa: PLC0105
+else:
+    from woflo._generic import R
 
 __all__ = ["ThreadTaskRun"]
 
@@ -83,7 +86,7 @@ class _Pool:
                 if stranded:
                     self.queue.clear()
             for run in stranded:  # no thread is left that could ever take them
-                if base.exiting:
+                if _process.exiting:
                     run.carry_out()
                 else:
                     run.finish(run.named(WorkerFailure(f"could not be started: {error}", errno="EAGAIN")))
@@ -162,7 +165,7 @@ def _waiting(blocks: bool) -> None:  # noqa: FBT001 - the hook's signature
         pool.block(blocks)
 
 
-class ThreadTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
+class ThreadTaskRun(BaseTaskRun[R]):
     """A run in a thread of this process; the context variables are those of the call.
 
     It sees arguments and globals as they are when it starts. A thread can't be killed: `stop()` and a time-out throw
@@ -196,7 +199,7 @@ class ThreadTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
             self.mark_started()
             limit = self.task.timeout
             if limit is not None:
-                self._clock = base.timers().call_later(limit, self._overdue)
+                self._clock = _process.timers().call_later(limit, self._overdue)
             context = self.context
             try:
                 if self._stop_asked or context is None:
@@ -240,7 +243,7 @@ class ThreadTaskRun(BaseTaskRun["R"] if TYPE_CHECKING else BaseTaskRun):
     def _sleep(self, seconds: float) -> bool:
         """Pause between two attempts; False if the run was stopped meanwhile."""
         deadline = monotonic() + seconds
-        self._pause = waiter = base.Waiter()
+        self._pause = waiter = _waiters.Waiter()
         _waiting(True)  # noqa: FBT003
         try:
             while self._result is None and (left := deadline - monotonic()) > 0:
@@ -268,10 +271,10 @@ def _pool_of(runner: type[ThreadTaskRun[Any]]) -> _Pool:
     size = owner.max_running or default_size()
     pool = _pools.get(owner)
     if pool is None:
-        if _waiting not in base.waiting_hooks:
-            base.waiting_hooks.append(_waiting)
+        if _waiting not in _process.waiting_hooks:
+            _process.waiting_hooks.append(_waiting)
         pool = _pools[owner] = _Pool(size)
-        base.on_fork(_forget)
+        _process.on_fork(_forget)
     pool.size = size
     pool.setting = runner.max_running
     _pools[runner] = pool
@@ -296,4 +299,3 @@ def _throw(thread: int, kind: type[BaseException] | None) -> None:
 
     what = ctypes.py_object() if kind is None else ctypes.py_object(kind)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), what)
-

@@ -1,0 +1,176 @@
+"""The rows: who competes in which discipline, against whom the ratio counts, what is to be reached.
+
+Numbers and goals are those of the speed plan; a row with a letter belongs to the row of its number.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """One line of a row: `name` is what the table says and, without `entry`, what the module calls it."""
+
+    name: str
+    entry: str = ""
+    measure: str = ""  # function of the row's module, if it isn't the row's
+    size: int = 0  # tasks, launches, ...: if it isn't the row's
+    quick: int = 0  # the same with --quick
+    upstream: bool = False  # wants woflo 0.8 on its path
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """`who` is at most `limit` times `of`, at most `limit` more than `of`, or at most `limit` in the row's unit."""
+
+    who: str
+    limit: float
+    how: Literal["times", "more", "absolute"] = "times"
+    of: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One discipline: `module.measure(contestant, size)` gives a figure in `unit`."""
+
+    key: str
+    title: str
+    unit: str
+    module: str
+    measure: str
+    contestants: tuple[Contestant, ...]
+    goals: tuple[Goal, ...] = ()
+    reference: str = ""  # its ratio column is 1; "" where ratios say nothing
+    size: int = 1
+    quick: int = 1
+    repeat: int = 0  # at most this many repetitions; 0: as many as asked for
+    one_interpreter: bool = False  # all contestants in one interpreter, in turn; each line says what it adds
+
+
+def names(*listed: str) -> tuple[Contestant, ...]:
+    return tuple(Contestant(name, upstream=name.startswith("woflo 0.8")) for name in listed)
+
+
+PROCESS_PEERS = names(
+    "raw", "woflo", "raw bare", "raw all", "Process", "multiprocess", "mp.Pool", "pebble", "pebble pool", "woflo 0.8"
+)
+STEPS = names(
+    "raw", "socketpair", "pickled frame", "process group", "lifeline", "signals", "stdin", "flush", "pidfd",
+    "group kill", "woflo",
+)  # fmt: skip
+STOP_PEERS = names("SIGKILL", "woflo", "woflo grace 0", "Process", "pebble", "loky", "woflo 0.8")
+RUNNERS = names("fork", "thread", "async", "sequential")
+SPAWN = Contestant("spawn", size=30, quick=10)
+
+ROWS = (
+    Row(
+        "1", "process per no-op task, all started then collected", "µs", "processes", "together", PROCESS_PEERS,
+        (Goal("woflo", 1.10, of="raw"),), "raw", size=200, quick=64,
+    ),
+    Row(
+        "1p", "… the price of each promise, 25 in flight", "µs", "promises", "together", STEPS,
+        (Goal("woflo", 1.25, of="raw"),), "raw", size=8, quick=3, one_interpreter=True,
+    ),
+    Row(
+        "2", "process per no-op task, one by one", "µs", "processes", "each", PROCESS_PEERS,
+        (Goal("woflo", 1.10, of="raw"),), "raw", size=200, quick=64,
+    ),
+    Row(
+        "2p", "… the price of each promise, one by one", "µs", "promises", "each", STEPS,
+        (Goal("woflo", 1.25, of="raw"),), "raw", size=8, quick=3, one_interpreter=True,
+    ),
+    Row(
+        "2s", "spawned process per no-op task, all started then collected", "µs", "processes", "together",
+        names("Process spawn", "woflo spawn"), (), "Process spawn", size=10, quick=5, repeat=3,
+    ),
+    Row(
+        "9", "stop a busy worker, until it is gone", "ms", "stopping", "gone", STOP_PEERS,
+        (Goal("woflo", 1.5, of="SIGKILL"),), "SIGKILL", size=9, quick=3,
+    ),
+    Row(
+        "9n", "… until the next result", "ms", "stopping", "replaced", STOP_PEERS,
+        (Goal("woflo", 1.5, of="SIGKILL"),), "SIGKILL", size=9, quick=3,
+    ),
+    Row(
+        "10", "threads, no-op, all started then collected", "µs", "threads", "together",
+        (
+            Contestant("SimpleQueue", measure="limit"),
+            *names("woflo", "ThreadPoolExecutor", "ThreadPoolExecutor(32)", "pebble", "mpire"),
+            Contestant("mpire map", measure="mpire_map"),
+        ),
+        (Goal("woflo", 0.25, of="ThreadPoolExecutor"),), "ThreadPoolExecutor", size=10_000, quick=2_000,
+    ),
+    Row(
+        "10e", "threads, no-op, one by one", "µs", "threads", "each",
+        names("woflo", "ThreadPoolExecutor", "pebble", "mpire"),
+        (), "ThreadPoolExecutor", size=3_000, quick=1_000,
+    ),
+    Row(
+        "11", "asyncio, no-op coroutine, all started then awaited", "µs", "coroutines", "together",
+        names("task", "woflo", "woflo gather", "gather", "anyio", "brei", "asynciojobs"),
+        (Goal("woflo", 1.25, of="task"),), "task", size=10_000, quick=2_000,
+    ),
+    Row(
+        "12", "sequential run and its result", "µs", "sequential", "each",
+        (
+            *names("slots", "woflo", "Future", "woflo 0.8"),
+            Contestant("woflo 0.8 logging", size=20_000, quick=5_000, upstream=True),
+            *names("tenacity"),
+        ),
+        (Goal("woflo", 0.8, "absolute"), Goal("woflo", 0.25, of="woflo 0.8")),
+        "woflo 0.8", size=100_000, quick=20_000,
+    ),
+    Row(
+        "22", "import over bare Python", "ms", "startup", "imports",
+        names("bare", "woflo", "woflo 0.8", "Process", "mp.Pool", "pebble", "loky", "joblib"),
+        (Goal("woflo", 12, "more", of="bare"),), "bare", size=9, quick=3,
+    ),
+    Row(
+        "22s", "script with ten no-op runs, start to exit", "ms", "startup", "scripts",
+        names("raw", "woflo", "Process", "mp.Pool", "pebble", "woflo 0.8", "loky", "joblib"),
+        (Goal("woflo", 1.5, of="raw"),), "raw", size=7, quick=3,
+    ),
+    Row(
+        "m1", "a finished run that is kept, allocated", "bytes", "memory", "kept", (*RUNNERS, SPAWN),
+        tuple(Goal(who, 1024, "absolute") for who in ("fork", "thread", "async", "sequential", "spawn")),
+        size=2_000, quick=500, repeat=2,
+    ),
+    Row(
+        "m2", "a finished run that is kept, resident set", "bytes", "memory", "kept_rss",
+        (
+            Contestant("fork"),
+            *(Contestant(name, size=20_000, quick=5_000) for name in ("thread", "async", "sequential")),
+        ),
+        tuple(Goal(who, 1024, "absolute") for who in ("fork", "thread", "async", "sequential")),
+        size=4_000, quick=1_000, repeat=2,
+    ),
+    Row(
+        "m3", "descriptors per finished run that is kept", "open", "memory", "descriptors", (*RUNNERS, SPAWN),
+        tuple(Goal(who, 0, "absolute") for who in ("fork", "thread", "async", "sequential", "spawn")),
+        size=300, quick=100, repeat=1,
+    ),
+    Row(
+        "m4", "10,000 pending runs", "MB", "memory", "pending",
+        names("fork, no slot", "fork, input", "spawn, input", "thread, input", "sequential, input"),
+        tuple(Goal(who, 20, "absolute") for who in ("fork, no slot", "fork, input", "spawn, input", "thread, input")),
+        size=10_000, quick=2_000, repeat=2,
+    ),
+    Row(
+        "m5", "100,000 runs dropped (fork 10,000): growth", "KB", "memory", "dropped",
+        (
+            Contestant("fork", size=10_000, quick=1_000),
+            *names("thread", "async", "sequential"),
+        ),
+        tuple(Goal(who, 1024, "absolute") for who in ("fork", "thread", "async", "sequential")),
+        size=100_000, quick=10_000, repeat=1,
+    ),
+    Row(
+        "i", "input scan, per element of the arguments", "ns", "inputs", "scan",
+        (
+            *names("ints", "floats", "strings", "pairs", "lists", "dict", "set", "skipped"),
+            Contestant("bare loop", measure="bare_loop"),
+        ),
+        tuple(Goal(who, 20, "absolute") for who in ("ints", "pairs", "dict")),
+        size=1_000_000, quick=200_000, repeat=3,
+    ),
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""Tests of woflo; `tests.faults` is run as a program too."""

@@ -1,0 +1,129 @@
+"""One attempt of a run, wherever it is carried out: the call, its time, and the Result that it becomes.
+
+Nothing here decides about a next attempt, and nothing changes the run's state.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from time import monotonic
+
+from woflo import _exceptions
+from woflo.errors import TaskStopped
+from woflo.result import Failure, Ok, StoppedFailure, TaskFailure, TimeoutFailure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from woflo.result import Result
+    from woflo.runners.base import BaseTaskRun
+
+__all__ = ["Call", "current_run", "stop_requested"]
+
+GRACE = 1.0  # seconds between asking an attempt to end and ending it, unless the caller says otherwise
+
+current: ContextVar[BaseTaskRun[Any] | None] = ContextVar("woflo.current_run", default=None)
+attempt_here: ContextVar[int] = ContextVar("woflo.attempt", default=0)  # set where one attempt can outlive another
+
+
+def current_run() -> BaseTaskRun[Any] | None:
+    """The run that the calling code belongs to; None outside of tasks.
+
+    In a worker process it is a copy: it has the name, the task and the attempt, but can't be waited for.
+    """
+    return current.get()
+
+
+def stop_requested() -> bool:
+    """Whether the run that the calling code belongs to was asked to stop (or has passed its time-out)."""
+    run = current.get()
+    return run is not None and (run._stop_asked or run._timed_out >= (attempt_here.get() or run.attempt))  # noqa: SLF001
+
+
+class Call:
+    """One attempt of a run, to be called wherever it shall run: returns a Result and never raises.
+
+    It can be pickled: the task's function travels by name or by value, as under spawn.
+    """
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: BaseTaskRun[Any]) -> None:
+        self.run = run
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt, from 1."""
+        return self.run.attempt
+
+    def __call__(self) -> Result[Any]:
+        context = self.run.context
+        return attempt(self.run) if context is None else context.copy().run(attempt, self.run)
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Call], tuple[bytes]]:
+        from woflo.runners import _shipping  # noqa: PLC0415 - only who pickles needs it
+
+        return _shipping.load_call, (_shipping.dump_call(self.run),)
+
+
+def attempt(run: BaseTaskRun[Any]) -> Result[Any]:
+    """Carry out one attempt here: the task's function, whatever it raises, and its time.
+
+    A coroutine function runs on an event loop of its own.
+    """
+    task = run.task
+    limit = task.timeout
+    token = current.set(run)
+    if limit is None:
+        begun = 0.0
+    else:
+        begun = monotonic()
+        attempt_here.set(run.attempt)
+    try:
+        value = task.fn(*run.args, **run.kwargs)
+        if task.is_async:
+            value = _run_coroutine(value)
+        result: Result[Any] = Ok(value)
+    except BaseException as error:  # noqa: BLE001 - whatever the task raises is its result
+        result = failure_from(run, error)
+    finally:
+        current.reset(token)
+    if limit is not None and (elapsed := monotonic() - begun) > limit and not isinstance(result, StoppedFailure):
+        return late(run, elapsed, run._where)  # noqa: SLF001
+    return result
+
+
+def late(run: BaseTaskRun[Any], elapsed: float, where: tuple[_exceptions.Place, ...] = ()) -> TimeoutFailure:
+    """The failure of an attempt that took longer than its task allows."""
+    return run.named(TimeoutFailure(limit=run.task.timeout or 0.0, elapsed=elapsed, where=_exceptions.describe(where)))
+
+
+def failure_from(run: BaseTaskRun[Any], error: BaseException) -> Failure:
+    """The failure that an exception out of the task is; woflo's frames are cut off its traceback."""
+    tb = _exceptions.skip_ours(error.__traceback__)
+    if isinstance(error, TaskFailure) and not error.run:
+        return run.named(error.with_traceback(tb))
+    if isinstance(error, TaskStopped):
+        return run.named(StoppedFailure("stopped"))
+    text = _exceptions.safe_str(error)
+    name = _exceptions.type_name(type(error))
+    failure = TaskFailure(f"{name}: {text}" if text else name)
+    failure.__cause__ = error.with_traceback(tb)
+    return run.named(failure)
+
+
+def _run_coroutine(coroutine: Any) -> Any:
+    import asyncio  # noqa: PLC0415 - 30 ms
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    # a coroutine function under a runner that blocks, called on a loop: a loop of its own in a thread
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+    from contextvars import copy_context  # noqa: PLC0415
+
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(copy_context().run, asyncio.run, coroutine).result()

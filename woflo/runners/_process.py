@@ -1,0 +1,78 @@
+"""What this process knows of its runs as a whole: which are unfinished, whether it is ending, whether it was forked.
+
+Nothing is registered at import. The first run that leaves its caller registers the fork and exit hooks (`prepare`). In a
+forked child everything starts anew: the parent's runs aren't the child's, and the parent's locks may be held by threads
+that don't exist here.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import allocate_lock
+from contextvars import ContextVar
+
+from woflo import _notify
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from woflo.runners._supervisor import Supervisor
+    from woflo.runners.base import BaseTaskRun
+
+live: set[BaseTaskRun[Any]] = set()  # unfinished runs that were put somewhere; what the exit waits for
+chosen: ContextVar[type[BaseTaskRun[Any]] | None] = ContextVar("woflo.runner", default=None)  # by `use(runner)`
+waiting_hooks: list[Callable[[bool], None]] = []  # told True before this thread blocks on a run, False after
+supervisor: Supervisor | None = None  # once something has needed it (set from there)
+mark = object()  # stands for this process: a run with another mark is another process's
+state = allocate_lock()  # held for a few instructions around each change of a run's outcome, waiters or callbacks
+prepared = False  # the fork and exit hooks are registered
+exiting = False  # the interpreter is ending: its exit hook is at work
+closed = False  # the exit hook has done its work: nobody would wait for a further run
+
+_on_fork: list[Callable[[], None]] = []
+_kept: list[Any] = []  # the parent's, in a forked child: nothing of it may be destroyed there
+
+
+def prepare() -> None:
+    """Register the fork and exit hooks."""
+    global prepared  # noqa: PLW0603 - this module is the process's state
+    prepared = True
+    from woflo.runners import _exit  # noqa: PLC0415
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_start_anew)
+    _exit.register()
+
+
+def ready() -> bool:
+    """Whether a run may be started the straight way: the hooks are registered and the program isn't over."""
+    return prepared and not closed
+
+
+def on_fork(forget: Callable[[], None]) -> None:
+    """Have `forget()` called in a forked child, once however often it is registered."""
+    if forget not in _on_fork:
+        _on_fork.append(forget)
+
+
+def timers() -> Supervisor:
+    """The supervisor, which keeps the time for all runners; made if there is none."""
+    if supervisor is not None:
+        return supervisor
+    from woflo.runners import _supervisor  # noqa: PLC0415 - needed by runs that wait for something
+
+    return _supervisor.get()
+
+
+def _start_anew() -> None:
+    global mark, state  # noqa: PLW0603
+    state = allocate_lock()
+    mark = object()
+    _kept.append(live.copy())
+    live.clear()
+    waiting_hooks.clear()
+    _notify.unseen.clear()
+    for forget in _on_fork:
+        forget()

@@ -1,0 +1,140 @@
+"""Threads and coroutines that wait for runs, and how they sleep.
+
+Whoever waits is told by `signal(run)`, from any thread, perhaps more than once. A thread that waits for a process run drives
+the supervisor meanwhile; so it may be asleep on its own lock or in the poller, and `wake` reaches it in both places.
+"""
+
+from __future__ import annotations
+
+from _thread import _local, allocate_lock, get_ident
+from collections import deque
+from time import monotonic
+
+from woflo.runners import _process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future
+    from collections.abc import Callable
+    from typing import Any
+
+    from woflo.runners.base import BaseTaskRun
+
+RECHECK = 1.0  # seconds after which a sleeping waiter looks again by itself: no wait hangs on a lost wake-up
+
+
+class Waiter:
+    """One thread asleep until a run ends. `signal` may come from any thread, more than once."""
+
+    __slots__ = ("done", "lock")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.lock = allocate_lock()
+        self.lock.acquire()
+
+    def signal(self, run: BaseTaskRun[Any] | None) -> None:  # noqa: ARG002 - as_completed wants to know which
+        """What was waited for has happened."""
+        self.done = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the thread look again."""
+        try:  # noqa: SIM105 - contextlib costs an import on the hot path
+            self.lock.release()
+        except RuntimeError:  # it is awake already
+            pass
+        supervisor = _process.supervisor
+        if supervisor is not None and supervisor.driving is self:  # it sleeps in the poller, not on its lock
+            supervisor.wake()
+
+    def sleep(self, seconds: float | None) -> None:
+        """Sleep until woken, at most `seconds`, at most `RECHECK`."""
+        self.lock.acquire(timeout=RECHECK if seconds is None else max(0.0, min(seconds, RECHECK)))
+
+
+class AsyncWaiter:
+    """One coroutine asleep until a run ends."""
+
+    __slots__ = ("future", "loop", "thread")
+
+    def __init__(self, loop: AbstractEventLoop) -> None:
+        self.loop = loop
+        self.future: Future[None] = loop.create_future()
+        self.thread = get_ident()
+
+    def signal(self, run: BaseTaskRun[Any] | None) -> None:  # noqa: ARG002
+        """What was waited for has happened."""
+        if get_ident() == self.thread:
+            self._set()
+            return
+        try:
+            self.loop.call_soon_threadsafe(self._set)
+        except RuntimeError:  # the loop is closed: nobody is left to be told
+            return
+
+    def _set(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+def block(waiter: Waiter, deadline: float | None, pump: bool, look: Callable[[], None]) -> None:  # noqa: FBT001
+    """Block this thread until the waiter is signalled or the deadline (monotonic) has passed."""
+    hooks = tuple(_process.waiting_hooks)
+    for hook in hooks:
+        hook(True)  # noqa: FBT003
+    try:
+        if pump:
+            _process.timers().block(waiter, deadline)
+            return
+        while not waiter.done:
+            left = None if deadline is None else deadline - monotonic()
+            if left is not None and left <= 0:
+                return
+            waiter.sleep(left)
+            look()
+    finally:
+        for hook in hooks:
+            hook(False)  # noqa: FBT003
+
+
+def interactive() -> bool:
+    """Whether this is a REPL or a notebook, where Ctrl-C ends the statement and not the program."""
+    import builtins  # noqa: PLC0415
+    import sys  # noqa: PLC0415
+
+    return hasattr(sys, "ps1") or hasattr(builtins, "__IPYTHON__")
+
+
+class _Local(_local):
+    """Per thread: the starts of dependent runs that are still to be made."""
+
+    starts: deque[Callable[[], None]] | None = None
+
+
+_here = _Local()
+
+
+def one_after_the_other(starts: list[Callable[[], None]]) -> None:
+    """Start dependent runs without recursion: a run that ends within its start lengthens the queue, not the stack."""
+    queue = _here.starts
+    if queue is not None:
+        queue.extend(starts)
+        return
+    _here.starts = queue = deque(starts)
+    try:
+        _drain(queue)
+    finally:
+        _drain(queue)  # Ctrl-C must not lose the others
+        _here.starts = None
+
+
+def start_queued() -> None:
+    """Make the starts that this thread has put off: before it blocks, since one of them may be what it waits for."""
+    if _here.starts:
+        _drain(_here.starts)
+
+
+def _drain(queue: deque[Callable[[], None]]) -> None:
+    while queue:
+        queue.popleft()()
