@@ -52,7 +52,7 @@ def fetch(visits: Path) -> str:
     with visits.open("a") as log:
         log.write("visit\n")
     visit = len(visits.read_text().splitlines())
-    if visit <= 2:  # noqa: PLR2004 - "twice"
+    if visit <= 2:
         raise ConnectionError(f"server busy (visit {visit})")
     return f"served on visit {visit}"
 

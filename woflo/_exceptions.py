@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     # payload, type name, message, notes, places, index of the cause, of the context, suppress
     Record = tuple[bytes | None, str, str, tuple[str, ...], tuple[Place, ...], int, int, bool]
 
-_HOME = os.path.dirname(os.path.abspath(__file__)) + os.sep  # noqa: PTH100, PTH120 - pathlib costs 5 ms
+_HOME = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _WITH_TASKS = (_HOME + "__main__.py", _HOME + "testing.py")  # files of ours whose functions are tasks like a user's
+_STDLIB = os.path.dirname(os.__file__) + os.sep
+_LONG_CHAIN = 500  # the traceback module formats chains recursively: beyond this, only the outermost is shown
 _HEAD, _TAIL = 100, 400  # places kept of a very deep traceback: its first and its last ones
 
 
@@ -36,7 +38,7 @@ def safe_str(value: object) -> str:
     """What `str(value)` says, or why it can't be said; never raises."""
     try:
         return str(value)
-    except BaseException as error:  # noqa: BLE001 - the user's __str__ may do anything
+    except BaseException as error:
         return f"<{type(value).__name__} whose str() raised {type(error).__name__}>"
 
 
@@ -81,11 +83,16 @@ def stack(frame: FrameType | None) -> tuple[Place, ...]:
 
 
 def describe(where: tuple[Place, ...]) -> str:
-    """The innermost place as `file:line in function`, or an empty text."""
+    """The innermost place outside the standard library as `file:line in function`, or an empty text."""
     if not where:
         return ""
-    file, line, function = where[-1]
+    users = [place for place in where if not _is_stdlib(place[0])]
+    file, line, function = (users or where)[-1]
     return f"{file}:{line} in {function}"
+
+
+def _is_stdlib(file: str) -> bool:
+    return file.startswith(("<frozen", _STDLIB)) and "site-packages" not in file
 
 
 def dumps(value: object) -> bytes:
@@ -94,7 +101,7 @@ def dumps(value: object) -> bytes:
         return pickle.dumps(value, 5)
     except BaseException as first:  # a user's __reduce__ may raise, or exit
         try:
-            import cloudpickle  # noqa: PLC0415 - costs 20 ms; rare
+            import cloudpickle
 
             return bytes(cloudpickle.dumps(value, 5))
         except BaseException as second:
@@ -163,7 +170,10 @@ def _set(error: BaseException, name: str, value: object) -> None:
 
 
 def _notes(error: BaseException) -> tuple[str, ...]:
-    notes = getattr(error, "__notes__", ())
+    try:
+        notes = getattr(error, "__notes__", ())
+    except BaseException:
+        return ()
     return tuple(safe_str(note) for note in notes) if isinstance(notes, (list, tuple)) else ()
 
 
@@ -178,11 +188,11 @@ def _payload(error: BaseException) -> tuple[bytes | None, tuple[str, ...]]:
     for way in (_by_itself, _by_parts, _by_picklable_parts):
         try:
             data, lost = way(error)
-            twin = pickle.loads(data)  # noqa: S301 - our own bytes, tried in the worker
+            twin = pickle.loads(data)
             twin = twin if isinstance(twin, BaseException) else _assemble(*twin)
             if type_name(type(twin)) == type_name(type(error)) and _same_arguments(twin, error):
                 return data, lost
-        except BaseException:  # noqa: BLE001, S112 - the user's class may do anything; the next way is tried
+        except BaseException:  # noqa: S112 - the user's class may do anything; the next way is tried
             continue
     return None, ()
 
@@ -199,9 +209,9 @@ def _by_picklable_parts(error: BaseException) -> tuple[bytes, tuple[str, ...]]:
     kept, lost = {}, []
     for name, value in vars(error).items():
         try:
-            pickle.loads(dumps(value))  # noqa: S301 - our own bytes
+            pickle.loads(dumps(value))
             kept[name] = value
-        except BaseException:  # noqa: BLE001 - said in a note
+        except BaseException:
             lost.append(f"woflo: the attribute {name!r} can't be pickled and stayed behind")
     return dumps((type(error), error.args, kept)), tuple(lost)
 
@@ -222,19 +232,19 @@ def _same_arguments(one: BaseException, other: BaseException) -> bool:
 
 def _revive(payload: bytes) -> BaseException | None:
     try:
-        twin = pickle.loads(payload)  # noqa: S301 - from our own worker
+        twin = pickle.loads(payload)
         return twin if isinstance(twin, BaseException) else _assemble(*twin)
-    except BaseException:  # noqa: BLE001 - its __setstate__ may do anything; a stand-in takes its place
+    except BaseException:
         return None
 
 
 def _frame_here() -> FrameType:
-    return sys._getframe()  # noqa: SLF001 - the only way to a frame object
+    return sys._getframe()
 
 
 def _traceback(where: tuple[Place, ...]) -> TracebackType | None:
     """A traceback whose frames carry other files' names and lines (no code of theirs runs)."""
-    from types import FunctionType, TracebackType  # noqa: PLC0415
+    from types import FunctionType, TracebackType
 
     tb: TracebackType | None = None
     for file, line, function in reversed(where):
@@ -252,3 +262,18 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(one))
         yield one
         one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+
+
+def format_traceback(error: BaseException) -> str:
+    """The exception's traceback as Python prints it, from the task's own first frame on; never raises."""
+    import traceback
+
+    tb = skip_ours(error.__traceback__)
+    long = sum(1 for _ in chain(error)) > _LONG_CHAIN
+    try:
+        return "".join(traceback.format_exception(type(error), error, tb, chain=not long))
+    except BaseException:
+        lines = [f'  File "{file}", line {line}, in {function}' for file, line, function in places(tb)]
+        return "\n".join(
+            ["Traceback (most recent call last):", *lines, f"{type_name(type(error))}: {safe_str(error)}", ""]
+        )

@@ -5,7 +5,7 @@ Type checkers never see this file; they read the `TYPE_CHECKING` branches of the
 
 from __future__ import annotations
 
-__all__ = ["Generic", "P", "R"]
+__all__ = ["Generic", "P", "R", "overload"]
 
 P = R = None
 
@@ -17,3 +17,8 @@ class Generic:
 
     def __class_getitem__(cls, _item: object) -> type[Generic]:
         return cls
+
+
+def overload(fn: object) -> object:
+    """`typing.overload`: its signatures are for type checkers."""
+    return fn

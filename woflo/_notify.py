@@ -13,79 +13,80 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self
 
     from woflo.events import Event
     from woflo.result import Failure
     from woflo.runners.base import BaseTaskRun
 
 verbose = os.environ.get("WOFLO_LOG", "").lower() == "debug"
-observers: list[Callable[[Event], object]] = []
+observers: list[Observation] = []
 listening = verbose  # whether successes and starts interest anybody; failures always do
 
-unseen: dict[tuple[int, int], str] = {}  # (id of the task, number) -> name of a failed run that nobody asked about
+unseen: dict[str, None] = {}  # the names of failed runs that nobody asked about, in the order of failing
 
 
 class Observation:
     """An observer's registration: ends with `close()`, or with the `with` block."""
 
     def __init__(self, callback: Callable[[Event], object]) -> None:
-        self._callback = callback
-        observers.append(callback)
+        self.callback = callback
+        observers.append(self)
         _update()
 
     def close(self) -> None:
         """Stop observing; a second call does nothing."""
-        drop(self._callback)
+        observers[:] = [one for one in observers if one is not self]
+        _update()
 
-    def __enter__(self) -> Observation:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def drop(callback: Callable[[Event], object]) -> None:
-    """Forget an observer; does nothing if it is gone already."""
-    if callback in observers:
-        observers.remove(callback)
+def forget_observers() -> None:
+    """In a worker: they belong to the parent, and are told there."""
+    observers.clear()
     _update()
 
 
 def _update() -> None:
-    global listening  # noqa: PLW0603 - one flag that the hot path reads
+    global listening
     listening = verbose or bool(observers)
 
 
 def pending(run: BaseTaskRun[object]) -> None:
     """A run was made that can't start yet. Call it only while `listening`."""
-    from woflo import events  # noqa: PLC0415 - dataclasses cost 8 ms at import
+    from woflo import events
 
     events.emit(events.RunPending(*events.names(run)))
 
 
 def started(run: BaseTaskRun[object]) -> None:
     """An attempt was started. Call it only while `listening`."""
-    from woflo import events  # noqa: PLC0415
+    from woflo import events
 
     events.emit(events.RunStarted(*events.names(run)))
 
 
 def retrying(run: BaseTaskRun[object], failure: Failure, delay: float) -> None:
     """An attempt failed and another one follows."""
-    from woflo import events  # noqa: PLC0415
+    from woflo import events
 
     events.emit(events.RunRetrying(*events.names(run), failure, delay))
 
 
 def ended(run: BaseTaskRun[object], failure: Failure | None) -> None:
     """A run ended. Without a failure, call it only while `listening`."""
-    from woflo import events  # noqa: PLC0415
+    from woflo import events
 
     events.emit(events.RunEnded(*events.names(run), failure, run.seconds))
 
 
 def broken(what: str, error: BaseException) -> None:
     """An observer or a callback of the user's raised; it is named, and the run doesn't notice."""
-    from woflo import events  # noqa: PLC0415
+    from woflo import events
 
     events.emit(events.ObserverFailed(what, error))

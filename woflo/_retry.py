@@ -48,7 +48,7 @@ def pause(policy: Policy, attempt: int, failure: Failure) -> float | None:
     """
     if attempt > policy.retries or isinstance(failure, _FINAL):
         return None
-    error = failure.__cause__ or failure
+    error = failure if failure.__cause__ is None else failure.__cause__  # not `or`: an exception may be falsy
     if isinstance(failure, TaskFailure) and not isinstance(error, policy.retry_on):
         return None
     wait = policy.wait
@@ -57,7 +57,7 @@ def pause(policy: Policy, attempt: int, failure: Failure) -> float | None:
 
 def _state(attempt: int, error: BaseException) -> Any:
     """What a tenacity strategy wants to know."""
-    from tenacity import RetryCallState, Retrying  # noqa: PLC0415 - 40 ms; only for its own strategies
+    from tenacity import RetryCallState, Retrying
 
     state = RetryCallState(Retrying(), None, (), {})
     state.attempt_number = attempt

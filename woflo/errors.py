@@ -43,7 +43,7 @@ class TaskStopped(BaseException):
     """
 
 
-class ExceptionStandIn(Exception):  # noqa: N818 - it stands for an exception, it is not one more error
+class ExceptionStandIn(Exception):
     """Stands for a task's exception that can't be pickled or can't be rebuilt.
 
     Notes, causes and the traceback of the original are attached as usual.

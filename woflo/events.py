@@ -112,15 +112,16 @@ def emit(event: Event) -> None:
     _log(event)
     for observer in tuple(_notify.observers):
         try:
-            observer(event)
-        except Exception as error:  # noqa: BLE001 - an observer must not change a result
-            _notify.drop(observer)
-            emit(ObserverFailed(getattr(observer, "__qualname__", None) or repr(observer), error))
+            observer.callback(event)
+        except Exception as error:
+            observer.close()
+            name = getattr(observer.callback, "__qualname__", None)
+            emit(ObserverFailed(f"the observer {name or repr(observer.callback)}", error))
 
 
 def _log(event: Event) -> None:
     if isinstance(event, RunRetrying):
-        cause = event.failure.__cause__ or event.failure
+        cause = event.failure if event.failure.__cause__ is None else event.failure.__cause__
         _write(
             "WARNING",
             f"{event.run}: attempt {event.attempt} of {event.attempts} failed, again in {event.delay:g} s: {_one_line(cause)}",
@@ -163,7 +164,7 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127) if chr(code) no
 
 def _write(level: str, text: str, event: Event) -> None:
     """One record through loguru, with control characters escaped: a message can't forge a line's colours."""
-    from loguru import logger  # noqa: PLC0415 - 30 ms, and its import adds its own default sink
+    from loguru import logger
 
     names_only = {name: getattr(event, name) for name in ("run", "task", "attempt") if hasattr(event, name)}
     logger.bind(**names_only).log(level, "{}", text.translate(_ESCAPES))
@@ -173,16 +174,16 @@ def report_unseen() -> None:
     """One line that counts the failures that nobody looked at; called when the process ends."""
     if not _notify.unseen:
         return
-    runs = list(_notify.unseen.values())
+    runs = list(_notify.unseen)
     _notify.unseen.clear()
-    shown = ", ".join(runs[:10]) + (f", … ({len(runs) - 10} more)" if len(runs) > 10 else "")  # noqa: PLR2004 - a line's worth
-    from loguru import logger  # noqa: PLC0415
+    shown = ", ".join(runs[:10]) + (f", … ({len(runs) - 10} more)" if len(runs) > 10 else "")
+    from loguru import logger
 
     logger.error("{}", f"woflo: {len(runs)} failed run{'s' * (len(runs) != 1)} that nobody looked at: {shown}")
 
 
 def warn(text: str) -> None:
     """A warning of woflo's own, in the log."""
-    from loguru import logger  # noqa: PLC0415
+    from loguru import logger
 
     logger.warning("{}", text)

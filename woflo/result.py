@@ -43,7 +43,7 @@ class Ok(Generic[R]):
     __match_args__ = ("value",)
     value: R
 
-    def __init__(self, value: R) -> None:  # type: ignore[misc] # a value goes in once, then only out
+    def __init__(self, value: R) -> None:
         self.value = value
 
     def __bool__(self) -> bool:
@@ -59,7 +59,7 @@ class Ok(Generic[R]):
         return hash((Ok, self.value))
 
 
-class Failure(Exception):  # noqa: N818 - the field's word; `Error` is kept for programs that are wrong
+class Failure(Exception):
     """A run that did not succeed, and why; the base of all kinds.
 
     Attributes:
@@ -104,12 +104,7 @@ class Failure(Exception):  # noqa: N818 - the field's word; `Error` is kept for 
         error = self.__cause__
         if error is None:
             return ""
-        import traceback  # noqa: PLC0415 - 5 ms, for failures only
-
-        tb = _exceptions.skip_ours(error.__traceback__)
-        if error.__cause__ is not None and sum(1 for _ in _exceptions.chain(error)) > _LONG_CHAIN:
-            return "".join(traceback.format_exception(type(error), error, tb, chain=False))
-        return "".join(traceback.format_exception(type(error), error, tb))
+        return _exceptions.format_traceback(error)
 
     @property
     def label(self) -> str:
@@ -127,9 +122,6 @@ class Failure(Exception):  # noqa: N818 - the field's word; `Error` is kept for 
     def __reduce__(self) -> tuple[Callable[..., Failure], tuple[object, ...]]:
         cause = self.__cause__
         return _restore, (type(self), dict(vars(self)), None if cause is None else _exceptions.record(cause))
-
-
-_LONG_CHAIN = 500  # the traceback module formats chains recursively: beyond this, only the outermost is shown
 
 
 def _restore(cls: type[Failure], state: Mapping[str, Any], cause: list[Any] | None) -> Failure:

@@ -19,7 +19,7 @@ from woflo.runners.base import BaseTaskRun
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
-    from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+    from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, overload
 
     from woflo._retry import RetryOn, Wait
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
     Runner = type[BaseTaskRun[Any]]
 else:
-    from woflo._generic import Generic, P, R
+    from woflo._generic import Generic, P, R, overload
 
 __all__ = ["Task", "ref", "task", "use"]
 
@@ -42,6 +42,7 @@ _RUNNERS = {
     "async": ("asynchronous", "AsyncTaskRun"),
     "sequential": ("sequential", "SequentialTaskRun"),
 }
+_numbers: dict[str, Iterator[int]] = {}  # of the runs, by the task's name: so a run's name is its own in this process
 _made: dict[str, Runner] = {}  # by their names in WOFLO_RUNNER
 
 
@@ -64,7 +65,7 @@ class Task(Generic[P, R]):
     runner: Runner | None
     is_async: bool
     simple: bool  # no retries and no time-out: a runner may take its straight way
-    numbers: Iterator[int]  # of the runs; a method's bound copies share it
+    numbers: Iterator[int]  # of the runs of this name
 
     def __init__(
         self, fn: Callable[P, Any], name: str, policy: Policy, timeout: float | None, runner: Runner | None
@@ -86,7 +87,7 @@ class Task(Generic[P, R]):
             runner=runner,
             is_async=is_async,
             simple=policy.retries == 0 and timeout is None,
-            numbers=count(1),
+            numbers=_numbers.setdefault(name, count(1)),
         )
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -138,7 +139,8 @@ class Task(Generic[P, R]):
                 raise UsageError(
                     f"{self.name}: there is no option {name!r}{_close(name, known)}; there are {', '.join(known)}"
                 )
-        return _make(self.fn, type(self), **{**known, **overrides})
+        other: Self = _make(self.fn, type(self), **{**known, **overrides})
+        return other
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         bind = getattr(type(self.fn), "__get__", None)
@@ -155,7 +157,7 @@ class Task(Generic[P, R]):
 
     def __reduce__(self) -> Any:
         if _importable(self):
-            return _by_name, (self.__module__, self.__qualname__)
+            return _by_name, (self.__module__, vars(self)["__qualname__"])
         state = (self.name, self.policy.retries, self.policy.wait, self.policy.retry_on, self.timeout, self.runner)
         return _by_value, (self.fn, state)
 
@@ -189,28 +191,27 @@ def _by_value(fn: Callable[..., Any], state: tuple[Any, ...]) -> Task[..., Any]:
 
 if TYPE_CHECKING:
 
-    class _Decorator:
+    class _Decorator(Protocol):
         @overload
         def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
         @overload
         def __call__(self, fn: Callable[P, R], /) -> Task[P, R]: ...
 
-    @overload
-    def task(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
-    @overload
-    def task(fn: Callable[P, R], /) -> Task[P, R]: ...
-    @overload
-    def task(
-        *,
-        name: str | None = None,
-        retries: int = 0,
-        retry_sleep_time: Wait = 0.0,
-        retry_on: RetryOn = Exception,
-        timeout: float | None = None,
-        runner: Runner | None = None,
-    ) -> _Decorator: ...
 
-
+@overload
+def task(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+@overload
+def task(fn: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(
+    *,
+    name: str | None = None,
+    retries: int = 0,
+    retry_sleep_time: Wait = 0.0,
+    retry_on: RetryOn = Exception,
+    timeout: float | None = None,
+    runner: Runner | None = None,
+) -> _Decorator: ...
 def task(
     fn: Any = None,
     /,

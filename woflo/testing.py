@@ -7,16 +7,17 @@ Subclass ``RunnerContract`` in one line and let pytest collect it::
 
 Rules: nothing here looks inside a runner; a promise is checked through the public
 names only, from the side of a user. Nothing waits for an amount of time to pass: a task
-tells where it is by a `Flag` (a file, so that it works from any process), and every wait
+tells where it is by a `Flag` (a directory, so that it works from any process), and every wait
 ends after `PATIENCE` seconds at the latest. pytest isn't imported here; a promise that
 doesn't concern a runner is skipped through ``unittest.SkipTest``, which pytest knows.
 """
-# ruff: noqa: S101, PLR2004 - a contract is made of asserts, and expected values stand where they are compared
-# ruff: noqa: PTH110, PTH119, PTH123, ASYNC110 - a flag is a file: its path travels to workers, and it is looked at
+# ruff: noqa: S101 - a contract is made of asserts, and expected values stand where they are compared
+# ruff: noqa: ASYNC110 - a flag is a path that travels to workers, and is looked at
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import os
 import threading
@@ -48,11 +49,12 @@ _E = TypeVar("_E", bound=BaseException)
 class Flag:
     """A flag that any process of this machine can set and wait for.
 
-    It is a file, so it reaches a worker by every way of starting one, and it can be pickled.
+    It is a directory, so it reaches a worker by every way of starting one, can be pickled, and is set
+    in one step: a task that is stopped in the middle of it leaves nothing open.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """``path`` names a file that doesn't exist yet, in a directory that does."""
+        """``path`` names a directory that doesn't exist yet, in one that does."""
         self.path = os.fspath(path)
 
     def __repr__(self) -> str:
@@ -61,7 +63,8 @@ class Flag:
 
     def set(self) -> None:
         """Set the flag; a second time changes nothing."""
-        os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self.path)
 
     def is_set(self) -> bool:
         """Whether somebody has set the flag."""
@@ -287,13 +290,13 @@ def _note(ledger: Ledger, line: str, *_inputs: object) -> str:
 
 def _nested(runner: type[BaseTaskRun[Any]] | None, number: int) -> int:
     """Start a run for each smaller number and wait for all of them."""
-    inner = woflo.task(runner=runner)(_give)
+    inner: Task[..., Any] = woflo.task(runner=runner)(_give)
     runs = [inner(n) for n in range(number)]
     return sum(run.get_result() for run in runs)
 
 
 async def _anested(runner: type[BaseTaskRun[Any]] | None, number: int) -> int:
-    inner = woflo.task(runner=runner)(_agive)
+    inner: Task[..., Any] = woflo.task(runner=runner)(_agive)
     runs = [inner(n) for n in range(number)]
     return sum([await run for run in runs])
 
@@ -398,7 +401,7 @@ class RunnerContract:
         """The twin that fits the runner under test."""
         return coroutine if self.coroutines else plain
 
-    def needs(self, able: bool, reason: str) -> None:  # noqa: FBT001 - reads as a sentence
+    def needs(self, able: bool, reason: str) -> None:
         """Skip the promise unless the runner is able to keep it."""
         if not able:
             raise unittest.SkipTest(f"{self.runner.__name__} {reason}")

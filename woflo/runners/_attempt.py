@@ -39,7 +39,7 @@ def current_run() -> BaseTaskRun[Any] | None:
 def stop_requested() -> bool:
     """Whether the run that the calling code belongs to was asked to stop (or has passed its time-out)."""
     run = current.get()
-    return run is not None and (run._stop_asked or run._timed_out >= (attempt_here.get() or run.attempt))  # noqa: SLF001
+    return run is not None and (run._stop_asked or run._timed_out >= (attempt_here.get() or run.attempt))
 
 
 class Call:
@@ -63,7 +63,7 @@ class Call:
         return attempt(self.run) if context is None else context.copy().run(attempt, self.run)
 
     def __reduce__(self) -> tuple[Callable[[bytes], Call], tuple[bytes]]:
-        from woflo.runners import _shipping  # noqa: PLC0415 - only who pickles needs it
+        from woflo.runners import _shipping
 
         return _shipping.load_call, (_shipping.dump_call(self.run),)
 
@@ -84,14 +84,14 @@ def attempt(run: BaseTaskRun[Any]) -> Result[Any]:
     try:
         value = task.fn(*run.args, **run.kwargs)
         if task.is_async:
-            value = _run_coroutine(value)
+            value = _run_coroutine(run, value)
         result: Result[Any] = Ok(value)
-    except BaseException as error:  # noqa: BLE001 - whatever the task raises is its result
+    except BaseException as error:
         result = failure_from(run, error)
     finally:
         current.reset(token)
     if limit is not None and (elapsed := monotonic() - begun) > limit and not isinstance(result, StoppedFailure):
-        return late(run, elapsed, run._where)  # noqa: SLF001
+        return late(run, elapsed, run._where)
     return result
 
 
@@ -105,7 +105,8 @@ def failure_from(run: BaseTaskRun[Any], error: BaseException) -> Failure:
     tb = _exceptions.skip_ours(error.__traceback__)
     if isinstance(error, TaskFailure) and not error.run:
         return run.named(error.with_traceback(tb))
-    if isinstance(error, TaskStopped):
+    asked = run._stop_asked or run._timed_out >= run.attempt
+    if asked and (isinstance(error, TaskStopped) or type(error).__name__ == "CancelledError"):
         return run.named(StoppedFailure("stopped"))
     text = _exceptions.safe_str(error)
     name = _exceptions.type_name(type(error))
@@ -114,16 +115,21 @@ def failure_from(run: BaseTaskRun[Any], error: BaseException) -> Failure:
     return run.named(failure)
 
 
-def _run_coroutine(coroutine: Any) -> Any:
-    import asyncio  # noqa: PLC0415 - 30 ms
+def _run_coroutine(run: BaseTaskRun[Any], coroutine: Any) -> Any:
+    """Run a coroutine to its end on an event loop of its own, in this thread."""
+    import asyncio
+
+    async def main() -> Any:
+        run.inner = asyncio.get_running_loop(), asyncio.current_task()  # what `stop` cancels, where it can't signal
+        return await coroutine
 
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(coroutine)
+        return asyncio.run(main())
     # a coroutine function under a runner that blocks, called on a loop: a loop of its own in a thread
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
-    from contextvars import copy_context  # noqa: PLC0415
+    from concurrent.futures import ThreadPoolExecutor
+    from contextvars import copy_context
 
     with ThreadPoolExecutor(1) as threads:
-        return threads.submit(copy_context().run, asyncio.run, coroutine).result()
+        return threads.submit(copy_context().run, asyncio.run, main()).result()

@@ -22,11 +22,11 @@ _MARGIN = 0.5  # seconds after the grace for what was killed to be collected
 
 def register() -> None:
     """Have the interpreter call us: once before it waits for threads (earlier than atexit), and once as an atexit function."""
-    import threading  # noqa: PLC0415
+    import threading
 
     atexit.register(_at_exit)
     try:
-        threading._register_atexit(_before_threads_end)  # type: ignore[attr-defined] # noqa: SLF001 - as concurrent.futures does
+        threading._register_atexit(_before_threads_end)  # type: ignore[attr-defined]
     except (AttributeError, RuntimeError):  # another Python, or the end has begun: the atexit function alone
         return
 
@@ -34,6 +34,7 @@ def register() -> None:
 def _before_threads_end() -> None:
     _process.exiting = True
     _finish_or_die()
+    _report()  # here, because loguru takes its sinks down in an exit function of its own
 
 
 def _at_exit() -> None:
@@ -41,8 +42,12 @@ def _at_exit() -> None:
     _process.exiting = True
     _finish_or_die()
     _process.closed = True
+    _report()
+
+
+def _report() -> None:
     if _notify.unseen:
-        from woflo import events  # noqa: PLC0415
+        from woflo import events
 
         events.report_unseen()
 
@@ -69,11 +74,8 @@ def _die_by_interrupt() -> None:
     """Run what else is registered for the exit, then die by SIGINT: the shell sees 130 and stops its script."""
     _process.closed = True
     atexit.unregister(_at_exit)
-    if _notify.unseen:
-        from woflo import events  # noqa: PLC0415
-
-        events.report_unseen()
-    atexit._run_exitfuncs()  # noqa: SLF001 - they would be lost
+    _report()
+    atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             try:
@@ -95,11 +97,11 @@ def finish(*, stop: bool) -> None:
     else:
         while _process.live:
             for run in list(_process.live):
-                run._look()  # noqa: SLF001
-                if run._result is None and run.stranded():  # noqa: SLF001
-                    run._settle(run.named(StoppedFailure("its event loop no longer runs")))  # noqa: SLF001
-                elif run._result is None:  # noqa: SLF001
-                    run._wait(None)  # noqa: SLF001
+                run._look()
+                if run._result is None and run.stranded():
+                    run._settle(run.named(StoppedFailure("its event loop no longer runs")))
+                elif run._result is None:
+                    run._wait(None)
     supervisor = _process.supervisor
     if supervisor is not None:
         supervisor.settle(monotonic() + _attempt.GRACE + _MARGIN if stop else None)
@@ -113,7 +115,7 @@ def _stop_all() -> None:
         run.stop(_attempt.GRACE, wait=False)
     for run in runs:
         if not run.stranded():
-            run._wait(max(0.0, deadline - monotonic()))  # noqa: SLF001
+            run._wait(max(0.0, deadline - monotonic()))
     supervisor = _process.supervisor
     if supervisor is not None and not supervisor.settle(deadline):
         supervisor.kill_all()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from woflo.runners.base import BaseTaskRun
 
-PLAIN = frozenset({int, str, float, bool, bytes, type(None), complex, bytearray, range})
+PLAIN: frozenset[type] = frozenset({int, str, float, bool, bytes, type(None), complex, bytearray, range})
 _NOTHING, _RUN, _ROW, _DICT, _DATA = range(5)
 _kinds: dict[type, int] = {**dict.fromkeys(PLAIN, _NOTHING), list: _ROW, tuple: _ROW, set: _ROW, dict: _DICT}
 _KINDS_KEPT = 1000  # types remembered; a program that makes classes by the thousand starts anew
@@ -48,7 +48,7 @@ def _values(data: Any) -> list[Any]:
 
 
 def _names(data: Any) -> list[str]:
-    from dataclasses import fields  # noqa: PLC0415 - 8 ms, and whoever has such an object has paid them
+    from dataclasses import fields
 
     return [field.name for field in fields(data)]
 
@@ -101,7 +101,7 @@ def _parts(container: Any) -> Iterable[Any]:
     kind = _kind(type(container))
     if kind == _DICT:
         return chain(container, container.values())
-    return _values(container) if kind == _DATA else container  # type: ignore[no-any-return]
+    return _values(container) if kind == _DATA else container
 
 
 def substitute(
@@ -182,16 +182,16 @@ def _fill(shell: Any, container: Any, new: Callable[[Any], Any]) -> None:
             object.__setattr__(shell, name, part)  # past __init__ and frozen: it is a copy
 
 
-def path_to(root: object, wanted: Callable[[object], bool]) -> str:
-    """The way to the innermost offending part, for instance `[2].callback.sock`; empty if it is the root itself.
+def path_to(root: object, wanted: Callable[[object], bool]) -> tuple[str, object]:
+    """The way to the innermost offending part, for instance `[2].callback.sock` (empty if it is the root), and that part.
 
     Follows containers, attributes, closures and the bound object of methods, breadth first, at most 10,000 parts.
     """
     todo: list[tuple[str, object]] = [("", root)]
     seen: set[int] = set()
-    best = ""
+    best: tuple[str, object] = "", root
     at = 0
-    while at < len(todo) and at < 10_000:  # noqa: PLR2004 - a message is not worth more
+    while at < len(todo) and at < 10_000:
         way, part = todo[at]
         at += 1
         if id(part) in seen:
@@ -199,7 +199,7 @@ def path_to(root: object, wanted: Callable[[object], bool]) -> str:
         seen.add(id(part))
         if not wanted(part):
             continue
-        best = way
+        best = way, part
         todo[at:] = [(way + step, inner) for step, inner in _steps(part)]
     return best
 

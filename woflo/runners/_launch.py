@@ -138,7 +138,7 @@ class Worker:
 
     def end(self, grace: float) -> None:
         """SIGTERM to the group now, SIGKILL after `grace` seconds."""
-        from woflo.runners import _supervisor  # noqa: PLC0415 - it imports this module
+        from woflo.runners import _supervisor
 
         supervisor = _supervisor.get()
 
@@ -172,7 +172,7 @@ def strays(pid: int) -> list[int]:
     while todo:
         parent = todo.pop()
         try:
-            with open(f"/proc/{parent}/task/{parent}/children", "rb") as file:  # noqa: PTH123
+            with open(f"/proc/{parent}/task/{parent}/children", "rb") as file:
                 children = [int(number) for number in file.read().split()]
             for child in children:
                 if os.getpgid(child) != pid:
@@ -217,14 +217,14 @@ def _fork(run: Any, slots: Slots, token: bytes) -> Worker:
                 _flush(stream)
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
     try:
-        ours.setblocking(False)  # noqa: FBT003
+        ours.setblocking(False)
         signals = _handled() if "signal" in sys.modules else []
         mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS) if signals else None
         try:
             pid = os.fork()
             if pid == 0:
                 ours.close()  # else the lifeline would never hang up
-                from woflo.runners import _worker  # noqa: PLC0415 - loaded before by `prepare`
+                from woflo.runners import _worker
 
                 _worker.carry_out(run, theirs, threads > 0, mask, signals, slots, bool(token))
         finally:
@@ -266,7 +266,7 @@ def _flush(stream: Any) -> None:
 
 def _name_the_risk() -> None:
     """Say once that a fork of a process with threads carries a risk, and what the cure is."""
-    global _threads_named  # noqa: PLW0603
+    global _threads_named
     if _threads_named:
         return
     threading = sys.modules.get("threading")
@@ -277,24 +277,24 @@ def _name_the_risk() -> None:
     if not others:
         return
     _threads_named = True
-    from woflo import events  # noqa: PLC0415
+    from woflo import events
 
     events.warn(
-        f"a process is forked while other threads are alive ({', '.join(t.name for t in others[:3])}{', …' if len(others) > 3 else ''}): "  # noqa: PLR2004
+        f"a process is forked while other threads are alive ({', '.join(t.name for t in others[:3])}{', …' if len(others) > 3 else ''}): "
         "a lock that one of them holds stays locked in the worker. If a task hangs, give it "
         "runner=MultiprocessTaskRun.using(process_type=SpawnProcess)"
     )
 
 
 def _spawn(run: Any, slots: Slots, token: bytes) -> Worker:
-    import pickle  # noqa: PLC0415
+    import pickle
 
-    from multiprocess import spawn, util  # noqa: PLC0415 - 80 ms, for spawned workers only
+    from multiprocess import spawn, util
 
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
     parcel = -1
     try:
-        ours.setblocking(False)  # noqa: FBT003
+        ours.setblocking(False)
         trackers = {}
         for name in ("multiprocess", "multiprocessing"):
             module = sys.modules.get(name + ".resource_tracker")
@@ -307,7 +307,7 @@ def _spawn(run: Any, slots: Slots, token: bytes) -> Worker:
             if name + ".process" in sys.modules
         }
         settings = {"argv": sys.argv, "keys": keys, "trackers": trackers, "attempt": run.attempt}
-        parcel = _shipping._memory_file()  # noqa: SLF001
+        parcel = _shipping._memory_file()
         with open(parcel, "wb", closefd=False) as file:
             pickle.dump((settings, run.parcel.data), file, 5)
         os.lseek(parcel, 0, os.SEEK_SET)
@@ -316,7 +316,7 @@ def _spawn(run: Any, slots: Slots, token: bytes) -> Worker:
             f"import sys; sys.path[:] = {sys.path!r}; from woflo.runners._worker import spawned; "
             f"spawned({theirs.fileno()}, {parcel}, {os.getpid()}, {tokens!r}, {bool(token)!r})"
         )
-        command = [spawn.get_executable(), *util._args_from_interpreter_flags(), "-c", code]  # noqa: SLF001
+        command = [spawn.get_executable(), *util._args_from_interpreter_flags(), "-c", code]
         passed = [theirs.fileno(), parcel, slots.reader, slots.writer, *trackers.values(), *run.parcel.fds]
         pid = util.spawnv_passfds(spawn.get_executable(), command, passed)
     except BaseException:

@@ -37,9 +37,9 @@ _kept: list[Any] = []  # the parent's, in a forked child: nothing of it may be d
 
 def prepare() -> None:
     """Register the fork and exit hooks."""
-    global prepared  # noqa: PLW0603 - this module is the process's state
+    global prepared
     prepared = True
-    from woflo.runners import _exit  # noqa: PLC0415
+    from woflo.runners import _exit
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_start_anew)
@@ -61,13 +61,13 @@ def timers() -> Supervisor:
     """The supervisor, which keeps the time for all runners; made if there is none."""
     if supervisor is not None:
         return supervisor
-    from woflo.runners import _supervisor  # noqa: PLC0415 - needed by runs that wait for something
+    from woflo.runners import _supervisor
 
     return _supervisor.get()
 
 
 def _start_anew() -> None:
-    global mark, state  # noqa: PLW0603
+    global mark, state
     state = allocate_lock()
     mark = object()
     _kept.append(live.copy())

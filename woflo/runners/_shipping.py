@@ -20,7 +20,7 @@ from woflo.runners import _attempt, base
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from socket import socket
+    from _socket import socket
     from typing import Any, BinaryIO
 
     from woflo.result import Result
@@ -89,7 +89,7 @@ def pack(run: BaseTaskRun[Any]) -> Parcel:
         sys.modules[name] for name in ("multiprocess.context", "multiprocessing.context") if name in sys.modules
     ]
     for context in contexts:
-        context.set_spawning_popen(popen)  # type: ignore[attr-defined]
+        context.set_spawning_popen(popen)
     try:
         return Parcel(dump_call(run), popen.fds)
     except BaseException:
@@ -98,7 +98,7 @@ def pack(run: BaseTaskRun[Any]) -> Parcel:
         raise
     finally:
         for context in contexts:
-            context.set_spawning_popen(None)  # type: ignore[attr-defined]
+            context.set_spawning_popen(None)
 
 
 def dump_call(run: BaseTaskRun[Any]) -> bytes:
@@ -109,7 +109,7 @@ def dump_call(run: BaseTaskRun[Any]) -> bytes:
     """
     task = run.task
     try:
-        return _by_value((task, run.args, run.kwargs, run._number, run.attempt))  # noqa: SLF001
+        return _by_value((task, run.args, run.kwargs, run._number, run.attempt))
     except Exception as error:
         raise _cannot_travel(run, error) from error
 
@@ -117,30 +117,40 @@ def dump_call(run: BaseTaskRun[Any]) -> bytes:
 def load_call(data: bytes) -> Call:
     """The call that `dump_call` packed, in another process: its run has the names, but can't be waited for."""
     run: BaseTaskRun[Any] = base.BaseTaskRun()
-    run.task, run.args, run.kwargs, run._number, run.attempt = pickle.loads(data)  # noqa: S301, SLF001 - from our own parent
+    run.task, run.args, run.kwargs, run._number, run.attempt = pickle.loads(data)
     return _attempt.Call(run)
 
 
 def _by_value(value: object) -> bytes:
-    import cloudpickle  # noqa: PLC0415 - 20 ms; nothing travels under fork
+    import io
 
-    return bytes(cloudpickle.dumps(value, 5))
+    import cloudpickle
+
+    file = io.BytesIO()
+    pickler = cloudpickle.Pickler(file, 5)
+    for name in ("multiprocessing.reduction", "multiprocess.reduction"):  # Connections, shared memory, sockets
+        if name in sys.modules:
+            reducers = sys.modules[name].ForkingPickler._extra_reducers
+            pickler.dispatch_table = pickler.dispatch_table.new_child(dict(reducers))
+    pickler.dump(value)
+    return file.getvalue()
 
 
 def _cannot_travel(run: BaseTaskRun[Any], error: Exception) -> UsageError:
-    from woflo.runners import _inputs  # noqa: PLC0415 - for the message only
+    from woflo.runners import _inputs
 
     def refused(part: object) -> bool:
         try:
             _by_value(part)
-        except Exception:  # noqa: BLE001 - that is the question
+        except Exception:
             return True
         return False
 
     named = {"args": run.args, "kwargs": run.kwargs}
     for kind, parts in named.items():
         if refused(parts):
-            way = kind + _inputs.path_to(parts, refused)
+            step, culprit = _inputs.path_to(parts, refused)
+            way = f"{kind}{step} (a {_exceptions.type_name(type(culprit))})"
             break
     else:
         way = "what the function refers to"
@@ -153,37 +163,38 @@ def _cannot_travel(run: BaseTaskRun[Any], error: Exception) -> UsageError:
 def send_result(channel: socket, result: Result[Any], places: tuple[_exceptions.Place, ...]) -> None:
     """In the worker: send the one frame that carries the result; never waits for the parent."""
     if result.__class__ is Ok:
-        value = result.value  # type: ignore[union-attr]
+        value = result.value
         if value is None:
             channel.send(NONE_FRAME)
             return
         try:
             _send_pickled(channel, OK, value)
-        except BaseException as error:  # noqa: BLE001 - the value's __reduce__ may do anything
+        except BaseException as error:
             _send_pickled(channel, FAILURE, _unpicklable(value, error))
     elif type(result) is StoppedFailure:
         _send_pickled(channel, STOPPED, places)
     else:
         try:
             _send_pickled(channel, FAILURE, result)
-        except BaseException:  # noqa: BLE001 - a TaskFailure of the user's own making; its text and cause remain
+        except BaseException:
             plain = TaskFailure(_exceptions.safe_str(result))
             plain.__cause__ = result.__cause__  # type: ignore[union-attr]
             _send_pickled(channel, FAILURE, plain)
 
 
 def _unpicklable(value: object, error: BaseException) -> TaskFailure:
-    from woflo.runners import _inputs  # noqa: PLC0415 - for the message only
+    from woflo.runners import _inputs
 
     def refused(part: object) -> bool:
         try:
             _exceptions.dumps(part)
-        except BaseException:  # noqa: BLE001 - that is the question
+        except BaseException:
             return True
         return False
 
-    way = _inputs.path_to(value, refused)
-    text = f"the result{way} can't be sent back: {_exceptions.type_name(type(error))}: {_exceptions.safe_str(error)}"
+    way, culprit = _inputs.path_to(value, refused)
+    kind = _exceptions.type_name(type(culprit))
+    text = f"the result{way} (a {kind}) can't be sent back: {_exceptions.type_name(type(error))}: {_exceptions.safe_str(error)}"
     failure = TaskFailure(text)
     error.__traceback__ = None
     _exceptions.add_note(error, f"woflo: {text}")
@@ -206,7 +217,7 @@ class _Spill:
             if self.size <= INLINE_BYTES:
                 self.parts.append(bytes(data))
                 return size
-            self.file = open(_memory_file(), "wb", buffering=0)  # noqa: SIM115 - handed on, then left to the exit
+            self.file = open(_memory_file(), "wb", buffering=0)
             for part in self.parts:
                 _write_all(self.file, part)
         _write_all(self.file, data)
@@ -222,10 +233,10 @@ def _write_all(file: BinaryIO, data: Any) -> None:
 def _memory_file() -> int:
     if hasattr(os, "memfd_create"):
         return os.memfd_create("woflo-result", os.MFD_CLOEXEC)
-    import tempfile  # noqa: PLC0415 - not on Linux
+    import tempfile
 
     fd, path = tempfile.mkstemp(prefix="woflo-")
-    os.unlink(path)  # noqa: PTH108 - it lives by its descriptor
+    os.unlink(path)
     return fd
 
 
@@ -236,7 +247,7 @@ def _send_pickled(channel: socket, kind: bytes, value: object) -> None:
     except BaseException as first:
         spill = _Spill()
         try:
-            import cloudpickle  # noqa: PLC0415 - 20 ms; for lambdas and classes of a spawned __main__
+            import cloudpickle
 
             cloudpickle.Pickler(spill, 5).dump(value)
         except BaseException as second:
@@ -261,10 +272,10 @@ def load_result(kind: bytes, body: bytes, file: int | None) -> tuple[bytes, Any]
         BaseException: whatever the value's own classes raise while they are rebuilt.
     """
     if file is None:
-        return kind, pickle.loads(body) if body else None  # noqa: S301 - from our own worker
+        return kind, pickle.loads(body) if body else None
     os.lseek(file, 0, os.SEEK_SET)  # the position is shared with the worker that wrote it
     with open(file, "rb", closefd=False) as stream:
-        return kind, pickle.load(stream)  # noqa: S301 - from our own worker
+        return kind, pickle.load(stream)
 
 
 def broken_result(error: BaseException) -> Failure:

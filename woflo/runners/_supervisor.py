@@ -34,9 +34,9 @@ from woflo.runners._slots import Slots, default_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from asyncio import AbstractEventLoop
     from collections.abc import Callable
-    from socket import socket
     from typing import Any
 
     from woflo.runners._launch import Worker
@@ -64,9 +64,9 @@ class Supervisor:
     """This process's workers, pending runs and timers."""
 
     def __init__(self) -> None:
-        self.lock = RLock()  # type: ignore[call-arg] # see rule 1; re-entered by the fork hook
+        self.lock = RLock()  # see rule 1; re-entered by the fork hook
         self.workers: dict[int, Worker] = {}  # by the descriptors (keys) that the poller reports
-        self.pending: deque[BaseTaskRun[Any]] = deque()
+        self.pending: deque[Any] = deque()
         self._poller = Poller()
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_reader, False)
@@ -129,18 +129,18 @@ class Supervisor:
         run.mark_started()
         limit = run.task.timeout
         if limit is not None:
-            run._clock = self.call_later(limit, worker.overdue)  # noqa: SLF001
+            run._clock = self.call_later(limit, worker.overdue)
         return True
 
     def _start_pending(self) -> None:
         """Start what there are slots for, first come, first served. Needs the lock."""
         while self.pending:
             run = self.pending[0]
-            if run._result is None:  # noqa: SLF001 - else it was stopped while it was pending
+            if run._result is None:
                 try:
                     if not self._try(run):
                         return
-                except BaseException as error:  # noqa: BLE001 - it is this run's own (fork refused at exit…)
+                except BaseException as error:
                     self._finished.append((_launch.nobody(run), None, _attempt.failure_from(run, error)))
             else:
                 leave_slots(run.slots)
@@ -228,7 +228,7 @@ class Supervisor:
             self._poller.remove(worker.fd)
 
     def _return_token(self, worker: Worker) -> None:
-        if worker.token is not None:
+        if worker.token is not None and worker.slots is not None:
             if not (worker.lent and worker.token):
                 worker.slots.give(worker.token)
             worker.token = None
@@ -255,7 +255,8 @@ class Supervisor:
                 worker, kind, body = self._finished.popleft()
             except IndexError:  # another thread took it
                 break
-            worker.run.take(worker, kind, body)
+            run, worker.run = worker.run, None  # a dead worker's handle must not keep its run
+            run.take(worker, kind, body)
         while self._timers and self._timers[0][0] <= monotonic():
             with self.lock:
                 if not self._timers or self._timers[0][0] > monotonic():
@@ -266,7 +267,7 @@ class Supervisor:
 
     def nudge(self) -> None:
         """Take one step that doesn't block, unless another thread is driving anyway."""
-        if self._driver.acquire(False):  # noqa: FBT003
+        if self._driver.acquire(False):
             try:
                 self._step(0.0)
             finally:
@@ -284,7 +285,7 @@ class Supervisor:
             self._drive_or_sleep(waiter, left)
 
     def _drive_or_sleep(self, waiter: Waiter, seconds: float | None) -> None:
-        if self._driver.acquire(False):  # noqa: FBT003
+        if self._driver.acquire(False):
             self.driving = waiter
             try:
                 # work of a step that Ctrl-C cut short, and a signal that came before `driving` was set
@@ -334,15 +335,15 @@ class Supervisor:
     def attend(self, run: BaseTaskRun[Any]) -> None:
         """Something can fall due for this run with nobody waiting: keep a background thread until it has ended."""
         with self.lock:
-            run._attended = True  # noqa: SLF001
+            run._attended = True
             self._attended.add(run)
-            if run._result is not None:  # noqa: SLF001 - it ended meanwhile
+            if run._result is not None:
                 self._attended.discard(run)
                 return
             if self._background is not None:
                 return
             self._background = waiter = _waiters.Waiter()
-            import threading  # noqa: PLC0415 - not before something can fall due
+            import threading
 
             try:
                 threading.Thread(
@@ -373,8 +374,8 @@ class Supervisor:
                 waiter.done = False
             try:
                 self._drive_or_sleep(waiter, _waiters.RECHECK)
-            except Exception as error:  # noqa: BLE001 - a defect of ours must not end the thread that others rely on
-                from woflo import _notify  # noqa: PLC0415
+            except Exception as error:
+                from woflo import _notify
 
                 _notify.broken("woflo's background thread", error)
 
@@ -440,7 +441,7 @@ _blocked = 0  # in a worker: how many of its threads wait for runs
 
 def get() -> Supervisor:
     """This process's supervisor, made at first use."""
-    global _supervisor  # noqa: PLW0603
+    global _supervisor
     found = _supervisor
     if found is None:
         with _making:
@@ -458,7 +459,7 @@ def existing() -> Supervisor | None:
 
 def null() -> int:
     """A descriptor of /dev/null, for the stdin of workers."""
-    global _null  # noqa: PLW0603
+    global _null
     if _null < 0:
         _null = os.open(os.devnull, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
     return _null
@@ -484,7 +485,7 @@ def leave_slots(slots: Slots) -> None:
 
 
 def _hook() -> None:
-    global _hooked  # noqa: PLW0603
+    global _hooked
     if not _hooked and hasattr(os, "register_at_fork"):
         _hooked = True
         os.register_at_fork(
@@ -504,7 +505,7 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _supervisor, _making, _own_channel, _own_token, _blocked  # noqa: PLW0603
+    global _supervisor, _making, _own_channel, _own_token, _blocked
     old, _supervisor, _process.supervisor = _supervisor, None, None
     _making = allocate_lock()
     _own_channel, _own_token, _blocked = None, False, 0
@@ -530,9 +531,9 @@ def inherit_slots(size: int, reader: int, writer: int) -> Slots:
     return found
 
 
-def _lend_or_reclaim(blocks: bool) -> None:  # noqa: FBT001 - the hook's signature
+def _lend_or_reclaim(blocks: bool) -> None:
     """Somebody else may use this worker's slot while all that it does is wait."""
-    global _blocked, _own_token  # noqa: PLW0603
+    global _blocked, _own_token
     _blocked += 1 if blocks else -1
     slots = _own_slots
     if slots is None or _own_channel is None:

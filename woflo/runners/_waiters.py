@@ -40,7 +40,7 @@ class Waiter:
 
     def wake(self) -> None:
         """Have the thread look again."""
-        try:  # noqa: SIM105 - contextlib costs an import on the hot path
+        try:
             self.lock.release()
         except RuntimeError:  # it is awake already
             pass
@@ -78,11 +78,11 @@ class AsyncWaiter:
             self.future.set_result(None)
 
 
-def block(waiter: Waiter, deadline: float | None, pump: bool, look: Callable[[], None]) -> None:  # noqa: FBT001
+def block(waiter: Waiter, deadline: float | None, pump: bool, look: Callable[[], None]) -> None:
     """Block this thread until the waiter is signalled or the deadline (monotonic) has passed."""
     hooks = tuple(_process.waiting_hooks)
     for hook in hooks:
-        hook(True)  # noqa: FBT003
+        hook(True)
     try:
         if pump:
             _process.timers().block(waiter, deadline)
@@ -95,13 +95,13 @@ def block(waiter: Waiter, deadline: float | None, pump: bool, look: Callable[[],
             look()
     finally:
         for hook in hooks:
-            hook(False)  # noqa: FBT003
+            hook(False)
 
 
 def interactive() -> bool:
     """Whether this is a REPL or a notebook, where Ctrl-C ends the statement and not the program."""
-    import builtins  # noqa: PLC0415
-    import sys  # noqa: PLC0415
+    import builtins
+    import sys
 
     return hasattr(sys, "ps1") or hasattr(builtins, "__IPYTHON__")
 

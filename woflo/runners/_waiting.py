@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from typing import Any, Literal, TypeVar, overload
 
     R = TypeVar("R")
+else:
+    from woflo._generic import overload
 
 __all__ = ["as_completed", "gather", "wait"]
 
@@ -78,10 +80,10 @@ def _completed(runs: list[BaseTaskRun[R]], timeout: float | None) -> Iterator[Ba
     collector = _Collector()
     missing = set()
     for run in runs:
-        run._look()  # noqa: SLF001 - our own package's
+        run._look()
         if run.enlist(collector):
-            run._check_owner()  # noqa: SLF001
-            run._check_wait()  # noqa: SLF001
+            run._check_owner()
+            run._check_wait()
             missing.add(run)
     yield from [run for run in runs if run not in missing]
     pump = any(run.pumped for run in missing)
@@ -114,24 +116,21 @@ def _completed(runs: list[BaseTaskRun[R]], timeout: float | None) -> Iterator[Ba
 
 def _look(runs: set[BaseTaskRun[Any]]) -> None:
     for run in list(runs):
-        run._look()  # noqa: SLF001
+        run._look()
 
 
-if TYPE_CHECKING:
-
-    @overload
-    def gather(
-        *runs: BaseTaskRun[R] | Iterable[BaseTaskRun[R]],
-        timeout: float | None = None,
-        raise_exceptions: Literal[True] = True,
-    ) -> list[R]: ...
-
-    @overload
-    def gather(
-        *runs: BaseTaskRun[R] | Iterable[BaseTaskRun[R]], timeout: float | None = None, raise_exceptions: bool
-    ) -> list[R | BaseException]: ...
+@overload
+def gather(
+    *runs: BaseTaskRun[R] | Iterable[BaseTaskRun[R]],
+    timeout: float | None = None,
+    raise_exceptions: Literal[True] = True,
+) -> list[R]: ...
 
 
+@overload
+def gather(
+    *runs: BaseTaskRun[R] | Iterable[BaseTaskRun[R]], timeout: float | None = None, raise_exceptions: bool
+) -> list[R | BaseException]: ...
 def gather(*runs: Any, timeout: float | None = None, raise_exceptions: bool = True) -> Any:
     """Wait for all runs and return their values, in the order given.
 
@@ -147,6 +146,6 @@ def gather(*runs: Any, timeout: float | None = None, raise_exceptions: bool = Tr
     """
     flat = [run for part in runs for run in _checked(part)]
     for run in as_completed(flat, timeout):
-        if raise_exceptions and not run._result:  # noqa: SLF001
+        if raise_exceptions and not run._result:
             run.get_result()
     return [run.get_result(raise_exceptions=raise_exceptions) for run in flat]

@@ -13,7 +13,7 @@ import _signal
 import os
 import sys
 
-from woflo import _exceptions
+from woflo import _exceptions, _notify
 from woflo.errors import TaskStopped
 from woflo.result import StoppedFailure
 from woflo.runners import _attempt, _process, _shipping, _supervisor, base
@@ -25,8 +25,8 @@ except ImportError:  # Windows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Callable
-    from socket import socket
     from types import FrameType
     from typing import Any, NoReturn
 
@@ -82,19 +82,20 @@ def carry_out(
             context.run(_main, run, channel, inode)
         else:
             _main(run, channel, inode)
-    except BaseException:  # noqa: BLE001 - Ctrl-C before the signals were reset; there is nobody to tell but the exit code
+    except BaseException:
         os._exit(70)
     leave()
 
 
 def _main(run: BaseTaskRun[Any], channel: socket, inode: int) -> None:
-    global _armed, _run  # noqa: PLW0603 - the signal handler's state
+    global _armed, _run
     _run = run
+    _notify.forget_observers()
     _process.chosen.set(None)  # `use` reaches threads and coroutines, not workers
     stopped = False
     try:
         _armed = True
-        result: Result[Any] = _attempt.attempt(run) if not run._stop_asked else StoppedFailure("stopped")  # noqa: SLF001
+        result: Result[Any] = _attempt.attempt(run) if not run._stop_asked else StoppedFailure("stopped")
         _armed = False
     except TaskStopped:  # it came between the task's last instruction and this one's
         stopped = True
@@ -125,8 +126,8 @@ def hang_on(channel: socket, parent: int) -> int:
 
 def _watch_in_thread(channel: socket) -> None:
     """Where the kernel can't be the lifeline's reader: a thread reads it."""
-    import _thread  # noqa: PLC0415
-    import select  # noqa: PLC0415
+    import _thread
+    import select
 
     fd = os.dup(channel.fileno())
 
@@ -153,9 +154,9 @@ def reset_signals(signals: list[int]) -> None:
 
 def _on_term(_number: int, frame: FrameType | None) -> None:
     """SIGTERM: the task is asked to stop; the first one raises TaskStopped in it."""
-    global _armed, _places  # noqa: PLW0603
+    global _armed, _places
     if _run is not None:
-        _run._stop_asked = True  # noqa: SLF001
+        _run._stop_asked = True
     if _armed:
         _armed = False
         _places = _exceptions.stack(frame)
@@ -230,14 +231,14 @@ def _settle_libraries() -> None:
     for name in ("multiprocess", "multiprocessing"):
         process = modules.get(name + ".process")
         if process is not None:
-            process._children = set()  # type: ignore[attr-defined] # noqa: SLF001
+            process._children = set()  # type: ignore[attr-defined]
         util = modules.get(name + ".util")
         if util is not None:
-            util._finalizer_registry.clear()  # type: ignore[attr-defined] # noqa: SLF001
-            util._run_after_forkers()  # type: ignore[attr-defined] # noqa: SLF001
+            util._finalizer_registry.clear()
+            util._run_after_forkers()
     random = modules.get("numpy.random")
     if random is not None:
-        random.seed()  # type: ignore[attr-defined] # the global generator: else all workers draw the same numbers
+        random.seed()  # the global generator: else all workers draw the same numbers
 
 
 def flush() -> None:
@@ -246,14 +247,14 @@ def flush() -> None:
         if stream is not None:
             try:
                 stream.flush()
-            except Exception:  # noqa: BLE001, S112 - a closed or broken stream of the task's own; its result still counts
+            except Exception:  # noqa: S112 - a closed or broken stream of the task's own; its result still counts
                 continue
 
 
 def finish_own_runs(result: Result[Any]) -> None:
     """Carry out what the task started and did not wait for; a task that was stopped takes it along."""
     if _process.live:
-        from woflo.runners import _exit  # noqa: PLC0415
+        from woflo.runners import _exit
 
         _exit.finish(stop=not result and isinstance(result, StoppedFailure))
 
@@ -263,7 +264,7 @@ def leave() -> NoReturn:
     utils: list[Callable[[], object]] = [
         sys.modules[name]._exit_function
         for name in ("multiprocess.util", "multiprocessing.util")
-        if name in sys.modules  # type: ignore[attr-defined]
+        if name in sys.modules
     ]
     if utils:
         _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
@@ -271,13 +272,11 @@ def leave() -> NoReturn:
         for clean_up in utils:
             try:
                 clean_up()
-            except BaseException:  # noqa: BLE001, S112 - the result is sent; somebody else's clean-up can't change it
+            except BaseException:  # noqa: S112 - the result is sent; somebody else's clean-up can't change it
                 continue
         flush()
-    from woflo import _notify  # noqa: PLC0415
-
     if _notify.unseen:
-        from woflo import events  # noqa: PLC0415
+        from woflo import events
 
         events.report_unseen()
         flush()
@@ -286,10 +285,10 @@ def leave() -> NoReturn:
     os._exit(0)
 
 
-def spawned(channel_fd: int, parcel_fd: int, parent: int, slots: tuple[int, int, int], held: bool) -> NoReturn:  # noqa: FBT001
+def spawned(channel_fd: int, parcel_fd: int, parent: int, slots: tuple[int, int, int], held: bool) -> NoReturn:
     """In a spawned interpreter: `carry_out`, with everything read from descriptors."""
-    import _socket  # noqa: PLC0415
-    import pickle  # noqa: PLC0415
+    import _socket
+    import pickle
 
     channel: Any = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, channel_fd)
     try:
@@ -299,19 +298,19 @@ def spawned(channel_fd: int, parcel_fd: int, parent: int, slots: tuple[int, int,
         sys.stdin = _empty_stdin
         _supervisor.become_worker(channel, _supervisor.inherit_slots(*slots), held=held)
         with open(parcel_fd, "rb") as file:
-            settings, data = pickle.load(file)  # noqa: S301 - from our own parent
+            settings, data = pickle.load(file)
         _adopt(settings)
         try:
             run = _shipping.load_call(data).run
             run.attempt = settings["attempt"]
-        except BaseException as error:  # noqa: BLE001 - the user's modules and classes may raise anything at import
+        except BaseException as error:
             run = base.BaseTaskRun()
             failure = _shipping.broken_call(error)
             flush()
             _shipping.send_result(channel, failure, ())
         else:
             _main(run, channel, inode)
-    except BaseException as error:  # noqa: BLE001 - a worker that can't even begin says why, and leaves
+    except BaseException as error:
         sys.stderr.write(f"woflo: a spawned worker could not begin: {_exceptions.safe_str(error)}\n")
         os._exit(70)
     leave()
@@ -321,12 +320,12 @@ def _adopt(settings: dict[str, Any]) -> None:
     """The parent's command line and multiprocessing keys."""
     sys.argv[:] = settings["argv"]
     for name, key in settings["keys"].items():
-        import importlib  # noqa: PLC0415
+        import importlib
 
         process: Any = importlib.import_module(name + ".process")
         process.current_process().authkey = key
     for name, fd in settings["trackers"].items():
-        import importlib  # noqa: PLC0415
+        import importlib
 
         tracker: Any = importlib.import_module(name + ".resource_tracker")
-        tracker._resource_tracker._fd = fd  # noqa: SLF001 - as multiprocessing's own spawn_main does
+        tracker._resource_tracker._fd = fd

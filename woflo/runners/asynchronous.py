@@ -34,7 +34,7 @@ else:
 __all__ = ["AsyncTaskRun"]
 
 _IDLE_SECONDS = 1.0  # our own loop ends after so long without a run; starting one costs a millisecond
-_running_loop = asyncio._get_running_loop  # noqa: SLF001 - get_running_loop() without its exception
+_running_loop = asyncio._get_running_loop
 
 
 class AsyncTaskRun(BaseTaskRun[R]):
@@ -244,7 +244,7 @@ class AsyncTaskRun(BaseTaskRun[R]):
 
 async def _in_thread(run: AsyncTaskRun[Any]) -> Any:
     """Call a plain function beside the loop: in a daemon thread, so that one that never returns can't hold up the exit."""
-    import threading  # noqa: PLC0415
+    import threading
 
     loop = asyncio.get_running_loop()
     room = _room.get(loop)
@@ -269,7 +269,7 @@ async def _in_thread(run: AsyncTaskRun[Any]) -> Any:
             raised: BaseException | None = None
             try:
                 value = context.run(fn, *args, **kwargs)
-            except BaseException as error:  # noqa: BLE001 - whatever the task raises is its result
+            except BaseException as error:
                 raised = error.with_traceback(_exceptions.skip_ours(error.__traceback__))
             try:
                 loop.call_soon_threadsafe(answer, value, raised)
@@ -307,7 +307,7 @@ class _Thread:
     """woflo's own loop, in a daemon thread, as long as there are runs (or tasks that they left)."""
 
     def __init__(self) -> None:
-        import threading  # noqa: PLC0415
+        import threading
 
         self.loop = asyncio.new_event_loop()
         self.ended = False  # under `_own_lock`
@@ -354,7 +354,7 @@ _kept: list[Any] = []
 
 def _own_loop(run: AsyncTaskRun[Any]) -> None:
     """Hand a run to woflo's own loop."""
-    global _own  # noqa: PLW0603
+    global _own
     with _own_lock:
         if _own is None or _own.ended:
             _process.on_fork(_forget)
@@ -365,7 +365,7 @@ def _own_loop(run: AsyncTaskRun[Any]) -> None:
 
 def _forget() -> None:
     """In a forked child: the loop's thread stayed behind."""
-    global _own, _own_lock  # noqa: PLW0603
+    global _own, _own_lock
     _kept.append(_own)
     _own = None
     _own_lock = allocate_lock()

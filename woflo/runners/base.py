@@ -118,6 +118,7 @@ class BaseTaskRun(Generic[R]):
     _timed_out: int = 0  # the attempt whose time is up
     _where: tuple[_exceptions.Place, ...] = ()  # where its code was when its time was up
     _pause: Any = None  # the waiter asleep between two attempts
+    inner: Any = None  # the loop and the asyncio task of a coroutine function under a runner that blocks
     _clock: Any = None  # the timer of the current attempt's deadline, or of the pause
     _wanted: list[BaseTaskRun[Any]] | tuple[()] = ()  # the inputs, until they have ended
     _attended: bool = False  # whether the background thread looks after it
@@ -135,7 +136,7 @@ class BaseTaskRun(Generic[R]):
         super().__init_subclass__(**kwargs)
         hook = cls.__dict__.get("stop")
         if hook is not None:  # the runner's own stop() becomes the part of ours that it can do
-            cls._interrupt = hook
+            cls._interrupt = hook  # type: ignore[method-assign]
             del cls.stop
 
     # ------------------------------------------------------------------ what a runner writes and calls
@@ -178,7 +179,7 @@ class BaseTaskRun(Generic[R]):
     @property
     def attempts(self) -> int:
         """How many attempts there can be (`retries + 1`)."""
-        return self.task.policy.retries + 1
+        return int(self.task.policy.retries) + 1
 
     @property
     def seconds(self) -> float:
@@ -223,7 +224,7 @@ class BaseTaskRun(Generic[R]):
             self._seen()
         return result  # type: ignore[return-value]
 
-    def get_result(self, timeout: float | None = None, raise_exceptions: bool = True) -> R:  # noqa: FBT001, FBT002 - the seed's signature
+    def get_result(self, timeout: float | None = None, raise_exceptions: bool = True) -> R:
         """Wait and return the value, or raise what the task raised.
 
         Args:
@@ -239,7 +240,7 @@ class BaseTaskRun(Generic[R]):
         if result is None:
             result = self.outcome(timeout)
         if result.__class__ is Ok:
-            return result.value  # type: ignore[union-attr]
+            return result.value
         error = self._error(self.outcome())
         if raise_exceptions:
             try:
@@ -257,7 +258,7 @@ class BaseTaskRun(Generic[R]):
         result = self.outcome(timeout)
         return None if result else self._error(result)
 
-    def stop(self, grace: float = GRACE, wait: bool = True) -> None:  # noqa: FBT001, FBT002 - named in the contract
+    def stop(self, grace: float = GRACE, wait: bool = True) -> None:
         """End the run: ask, and after `grace` seconds end it by force, where the runner can.
 
         It ends as StoppedFailure, unless it ended before or the task returned a value when it was asked. A second
@@ -304,7 +305,7 @@ class BaseTaskRun(Generic[R]):
         """Wait without blocking the event loop. Cancelling the waiter leaves the run alone."""
         if self._result is None:
             self._check_owner()
-            from asyncio import get_running_loop  # noqa: PLC0415 - whoever awaits has it
+            from asyncio import get_running_loop
 
             loop = get_running_loop()
             waiter = AsyncWaiter(loop)
@@ -444,7 +445,7 @@ class BaseTaskRun(Generic[R]):
             failure = self._judge(result)
             try:
                 pause = None if self._stop_asked else _retry.pause(self.task.policy, self.attempt, failure)
-            except Exception as error:  # noqa: BLE001 - the user's wait strategy
+            except Exception as error:
                 _notify.broken(f"retry_sleep_time of {self.task.name}", error)
                 pause = None
             if pause is not None:
@@ -490,12 +491,17 @@ class BaseTaskRun(Generic[R]):
         _process.live.discard(self)
         if self._attended or self.pumped:
             self._forget()
-        if not result:
-            if not isinstance(result, StoppedFailure):
-                _notify.unseen[id(self.task), self._number] = self.name
-            _notify.ended(self, result)  # type: ignore[arg-type]
-        elif _notify.listening:
-            _notify.ended(self, None)
+        try:
+            if not result:
+                if not isinstance(result, StoppedFailure):
+                    _notify.unseen[self.name] = None
+                _notify.ended(self, result)  # type: ignore[arg-type]
+            elif _notify.listening:
+                _notify.ended(self, None)
+        finally:
+            self._tell_all()
+
+    def _tell_all(self) -> None:
         if self._waiters is not None:
             self._tell_waiters()
         if self._pause is not None:
@@ -505,7 +511,7 @@ class BaseTaskRun(Generic[R]):
         if self._callbacks is not None:
             self._tell_callbacks()
 
-    def succeed(self, value: R) -> None:
+    def succeed(self, value: Any) -> None:
         """`_settle(Ok(value))` without the lock: for the one thread that carries out the run, while nobody has asked it to stop
         (only then can somebody else end it).
         """
@@ -566,7 +572,7 @@ class BaseTaskRun(Generic[R]):
         """Start an attempt with nobody there to raise to: what goes wrong is the run's outcome."""
         try:
             self._start_attempt()
-        except BaseException as error:  # noqa: BLE001 - start() may be anybody's
+        except BaseException as error:
             self._settle(self._judge(failure_from(self, error)))
 
     # ------------------------------------------------------------------ ending by force
@@ -673,13 +679,13 @@ class BaseTaskRun(Generic[R]):
         seen: set[int] = set()
         while todo:
             run = todo.pop()
-            if run._result is None and id(run) not in seen:  # noqa: SLF001
+            if run._result is None and id(run) not in seen:
                 seen.add(id(run))
                 if run.needs_this_thread():
                     raise UsageError(
                         f"{run.name} runs on this thread's event loop, which can't go on while it is blocked: await it"
                     )
-                todo.extend(run._wanted)  # noqa: SLF001
+                todo.extend(run._wanted)
 
     def stranded(self) -> bool:
         """At the program's end: whether nothing can bring this run on any more."""
@@ -710,9 +716,9 @@ class BaseTaskRun(Generic[R]):
     # ------------------------------------------------------------------ inputs
 
     def _await_inputs(self, inputs: list[BaseTaskRun[Any]]) -> None:
-        unfinished = [one for one in inputs if one._result is None]  # noqa: SLF001
+        unfinished = [one for one in inputs if one._result is None]
         for one in unfinished:
-            one._check_owner()  # noqa: SLF001
+            one._check_owner()
         self._phase = "pending"
         self._wanted = inputs
         self.prepare_pending()
@@ -728,7 +734,7 @@ class BaseTaskRun(Generic[R]):
         if not unfinished:
             self._inputs_ended(inputs)
         for one in unfinished:
-            one._before(one_less)  # noqa: SLF001
+            one._before(one_less)
 
     def _before(self, dependent: Callable[[], None]) -> None:
         """Call `dependent()` when this run has ended; now if it has."""
@@ -747,18 +753,18 @@ class BaseTaskRun(Generic[R]):
 
     def _inputs_ended(self, inputs: list[BaseTaskRun[Any]]) -> None:
         self._wanted = ()
-        failures = {one.name: one._result for one in inputs if not one._result}  # noqa: SLF001
+        failures = {one.name: one._result for one in inputs if not one._result}
         if failures:
             for one in inputs:
-                one._seen()  # noqa: SLF001 - this run's own failure names it
+                one._seen()
             self._settle(self.named(DependencyFailure(failures)))  # type: ignore[arg-type]
             return
-        from woflo.runners import _inputs  # noqa: PLC0415 - only calls with runs among their arguments
+        from woflo.runners import _inputs
 
         try:
-            self.args, self.kwargs = _inputs.substitute(self.args, self.kwargs, lambda one: one._result.value)  # type: ignore[union-attr] # noqa: SLF001
+            self.args, self.kwargs = _inputs.substitute(self.args, self.kwargs, lambda one: one._result.value)  # type: ignore[union-attr]
             self.begin()
-        except BaseException as error:  # noqa: BLE001 - nobody is there to raise to
+        except BaseException as error:
             self._settle(self._judge(failure_from(self, error)))
 
     # ------------------------------------------------------------------ small parts
@@ -779,12 +785,12 @@ class BaseTaskRun(Generic[R]):
 
     def _seen(self) -> None:
         """Somebody has asked: a failure need not be reported at the end."""
-        _notify.unseen.pop((id(self.task), self._number), None)
+        _notify.unseen.pop(self.name, None)
 
     def _call_back(self, callback: Callable[[BaseTaskRun[R]], object]) -> None:
         try:
             callback(self)
-        except Exception as error:  # noqa: BLE001 - the user's; it must not reach whoever finished the run
+        except Exception as error:
             _notify.broken(f"a done-callback of {self.name}, {getattr(callback, '__qualname__', callback)!s},", error)
 
 

@@ -122,7 +122,7 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
             except KeyboardInterrupt as error:
                 self.finish(self.named(_shipping.broken_result(error)))
                 raise
-            except BaseException as error:  # noqa: BLE001 - the value's own __setstate__ may do anything; only this run fails
+            except BaseException as error:
                 result = self.named(_shipping.broken_result(error))
             else:
                 result = self._meaning(worker, kind, value)
@@ -132,7 +132,7 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
         if worker.strays:
             alive = sorted(pid for pid in worker.strays if _is_alive(pid))
             if alive:
-                from woflo import events  # noqa: PLC0415
+                from woflo import events
 
                 numbers = ", ".join(map(str, alive))
                 events.warn(

@@ -48,7 +48,7 @@ class SequentialTaskRun(BaseTaskRun[R]):
             try:
                 run._result = Ok(task.fn(*args, **kwargs))
                 return run
-            except BaseException as error:  # noqa: BLE001 - whatever the task raises is its result
+            except BaseException as error:
                 run.args, run.kwargs = args, kwargs
                 run._started = monotonic()
                 result = failure_from(run, error)
@@ -92,7 +92,7 @@ def is_interrupt(error: KeyboardInterrupt) -> bool:
         return True
     while tb.tb_next is not None:
         tb = tb.tb_next
-    import opcode  # noqa: PLC0415 - once, when somebody has pressed Ctrl-C
+    import opcode
 
     code = tb.tb_frame.f_code.co_code
     at = tb.tb_lasti

@@ -74,7 +74,7 @@ class _Pool:
         return False
 
     def _start_thread(self) -> None:
-        import threading  # noqa: PLC0415 - not before somebody wants threads
+        import threading
 
         try:
             threading.Thread(target=self._work, name=f"woflo-{next(_numbers)}", daemon=True).start()
@@ -91,7 +91,7 @@ class _Pool:
                 else:
                     run.finish(run.named(WorkerFailure(f"could not be started: {error}", errno="EAGAIN")))
 
-    def block(self, blocks: bool) -> None:  # noqa: FBT001 - the hook's signature
+    def block(self, blocks: bool) -> None:
         """A run of this pool begins (or ceases) to wait for another run: its thread doesn't count meanwhile."""
         with self.lock:
             self.waiting += 1 if blocks else -1
@@ -119,7 +119,7 @@ class _Pool:
             if missing:
                 self._start_thread()
 
-    def _next(self, sleep: Any, searching: bool) -> ThreadTaskRun[Any] | None:  # noqa: FBT001
+    def _next(self, sleep: Any, searching: bool) -> ThreadTaskRun[Any] | None:
         """The next run for this thread; None when it shall end."""
         while True:
             with self.lock:
@@ -159,7 +159,7 @@ _pools: WeakKeyDictionary[type, _Pool] = WeakKeyDictionary()  # by runner class;
 _throwing = allocate_lock()  # held while TaskStopped is thrown, and when a task's code is left: it hits nothing else
 
 
-def _waiting(blocks: bool) -> None:  # noqa: FBT001 - the hook's signature
+def _waiting(blocks: bool) -> None:
     pool = _own.pool.get(get_ident())
     if pool is not None:
         pool.block(blocks)
@@ -244,17 +244,25 @@ class ThreadTaskRun(BaseTaskRun[R]):
         """Pause between two attempts; False if the run was stopped meanwhile."""
         deadline = monotonic() + seconds
         self._pause = waiter = _waiters.Waiter()
-        _waiting(True)  # noqa: FBT003
+        _waiting(True)
         try:
             while self._result is None and (left := deadline - monotonic()) > 0:
                 waiter.sleep(left)
         finally:
             self._pause = None
-            _waiting(False)  # noqa: FBT003
+            _waiting(False)
         return self._result is None
 
     def _interrupt(self, grace: float) -> None:  # noqa: ARG002
-        import ctypes  # noqa: F401, PLC0415 - loaded before the lock is taken
+        if self.task.is_async:  # its loop would be torn by an exception out of nowhere; a cancellation is its own way
+            if self.inner is not None:
+                loop, job = self.inner
+                try:
+                    loop.call_soon_threadsafe(job.cancel)
+                except RuntimeError:  # it has ended by itself
+                    return
+            return
+        import ctypes  # noqa: F401 - loaded before the lock is taken
 
         with _throwing:
             if self._thread and not self._thrown:
@@ -262,7 +270,7 @@ class ThreadTaskRun(BaseTaskRun[R]):
                 _throw(self._thread, TaskStopped)
 
     def whereabouts(self) -> tuple[_exceptions.Place, ...]:
-        frame = sys._current_frames().get(self._thread)  # noqa: SLF001 - the only way to another thread's frames
+        frame = sys._current_frames().get(self._thread)
         return _exceptions.stack(frame) if self._thread else ()
 
 
@@ -283,7 +291,7 @@ def _pool_of(runner: type[ThreadTaskRun[Any]]) -> _Pool:
 
 def _forget() -> None:
     """In a forked child: the threads stayed behind."""
-    global _throwing  # noqa: PLW0603
+    global _throwing
     _kept.append(dict(_pools))
     _pools.clear()
     _own.pool.clear()
@@ -295,7 +303,7 @@ _kept: list[Any] = []
 
 def _throw(thread: int, kind: type[BaseException] | None) -> None:
     """Have Python raise an exception in a thread at its next instruction; None takes it back."""
-    import ctypes  # noqa: PLC0415 - 10 ms, for stopped threads only
+    import ctypes
 
     what = ctypes.py_object() if kind is None else ctypes.py_object(kind)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), what)
