@@ -86,6 +86,7 @@ class TestSpawn(RunnerContract):
     in_process = False
     can_kill = True
     many = 20  # a fresh interpreter takes a tenth of a second
+    start_seconds = 3.0
 
 
 class TestDefault(RunnerContract):

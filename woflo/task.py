@@ -156,21 +156,25 @@ class Task(Generic[P, R]):
         return f"<Task {self.name}>"
 
     def __reduce__(self) -> Any:
-        if _importable(self):
-            return _by_name, (self.__module__, vars(self)["__qualname__"])
+        found = _found_by_name(self)
+        place = (self.__module__, vars(self).get("__qualname__"))
+        if found is self:
+            return _by_name, place
         state = (self.name, self.policy.retries, self.policy.wait, self.policy.retry_on, self.timeout, self.runner)
+        if isinstance(found, Task) and found.fn is self.fn:
+            return _variant, (*place, state)
         return _by_value, (self.fn, state)
 
 
-def _importable(one: Task[..., Any]) -> bool:
-    """Whether another interpreter finds this very task by importing its module."""
+def _found_by_name(one: Task[..., Any]) -> Any:
+    """What another interpreter finds by importing the task's module and following its qualified name; None if nothing."""
     module = sys.modules.get(one.__module__ or "")
     if module is None or one.__module__ == "__main__" or getattr(module, "__spec__", None) is None:
-        return False
+        return None
     found: Any = module
     for name in (getattr(one, "__qualname__", None) or "<none>").split("."):
         found = getattr(found, name, None)
-    return found is one
+    return found
 
 
 def _by_name(module: str, qualname: str) -> Task[..., Any]:
@@ -180,6 +184,10 @@ def _by_name(module: str, qualname: str) -> Task[..., Any]:
     for name in qualname.split("."):
         found = getattr(found, name)
     return found  # type: ignore[no-any-return]
+
+
+def _variant(module: str, qualname: str, state: tuple[Any, ...]) -> Task[..., Any]:
+    return _by_value(_by_name(module, qualname).fn, state)
 
 
 def _by_value(fn: Callable[..., Any], state: tuple[Any, ...]) -> Task[..., Any]:
@@ -199,9 +207,29 @@ if TYPE_CHECKING:
 
 
 @overload
-def task(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+def task(
+    fn: Callable[P, Coroutine[Any, Any, R]],
+    /,
+    *,
+    name: str | None = None,
+    retries: int = 0,
+    retry_sleep_time: Wait = 0.0,
+    retry_on: RetryOn = Exception,
+    timeout: float | None = None,
+    runner: Runner | None = None,
+) -> Task[P, R]: ...
 @overload
-def task(fn: Callable[P, R], /) -> Task[P, R]: ...
+def task(
+    fn: Callable[P, R],
+    /,
+    *,
+    name: str | None = None,
+    retries: int = 0,
+    retry_sleep_time: Wait = 0.0,
+    retry_on: RetryOn = Exception,
+    timeout: float | None = None,
+    runner: Runner | None = None,
+) -> Task[P, R]: ...
 @overload
 def task(
     *,
@@ -321,7 +349,7 @@ def _flags(fn: Any) -> int:
             return int(code.co_flags)
         inner = getattr(fn, "__func__", None) or (getattr(fn, "func", None) if not hasattr(fn, "__name__") else None)
         if inner is None and not isinstance(fn, type):
-            inner = getattr(type(fn), "__call__", None)
+            inner = vars(type(fn)).get("__call__")
             inner = inner if hasattr(inner, "__code__") else None
         if inner is None:
             return 0

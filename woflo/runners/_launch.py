@@ -174,9 +174,7 @@ def strays(pid: int) -> list[int]:
         try:
             with open(f"/proc/{parent}/task/{parent}/children", "rb") as file:
                 children = [int(number) for number in file.read().split()]
-            for child in children:
-                if os.getpgid(child) != pid:
-                    found.append(child)
+            found.extend(child for child in children if os.getpgid(child) != pid)
         except (OSError, ValueError):  # ended while we looked
             continue
         todo.extend(children)
@@ -279,8 +277,9 @@ def _name_the_risk() -> None:
     _threads_named = True
     from woflo import events
 
+    names = ", ".join(t.name for t in others[:3]) + (", …" if len(others) > 3 else "")
     events.warn(
-        f"a process is forked while other threads are alive ({', '.join(t.name for t in others[:3])}{', …' if len(others) > 3 else ''}): "
+        f"a process is forked while other threads are alive ({names}): "
         "a lock that one of them holds stays locked in the worker. If a task hangs, give it "
         "runner=MultiprocessTaskRun.using(process_type=SpawnProcess)"
     )

@@ -12,6 +12,7 @@ import os
 import pickle
 import sys
 from array import array
+from contextlib import contextmanager
 
 from woflo import _exceptions
 from woflo.errors import UsageError
@@ -21,6 +22,7 @@ from woflo.runners import _attempt, base
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
+    from collections.abc import Iterator
     from typing import Any, BinaryIO
 
     from woflo.result import Result
@@ -56,8 +58,9 @@ class Parcel:
 
 
 class _Popen:
-    """Stands where multiprocess keeps the process that is being spawned: its Locks, Values, Queues and Connections
-    hand over their descriptors through it.
+    """Stands where multiprocess keeps the process that is being spawned.
+
+    Its Locks, Values, Queues and Connections hand over their descriptors through it.
     """
 
     method = "spawn"
@@ -109,7 +112,8 @@ def dump_call(run: BaseTaskRun[Any]) -> bytes:
     """
     task = run.task
     try:
-        return _by_value((task, run.args, run.kwargs, run._number, run.attempt))
+        with _by_value_if_dynamic(getattr(task.fn, "__module__", None)):
+            return _by_value((task, run.args, run.kwargs, run._number, run.attempt))
     except Exception as error:
         raise _cannot_travel(run, error) from error
 
@@ -119,6 +123,22 @@ def load_call(data: bytes) -> Call:
     run: BaseTaskRun[Any] = base.BaseTaskRun()
     run.task, run.args, run.kwargs, run._number, run.attempt = pickle.loads(data)
     return _attempt.Call(run)
+
+
+@contextmanager
+def _by_value_if_dynamic(name: str | None) -> Iterator[None]:
+    """A module that was made at run time can't be imported elsewhere, though cloudpickle believes so: by value too."""
+    module = sys.modules.get(name or "")
+    if module is None or name == "__main__" or getattr(module, "__spec__", None) is not None:
+        yield
+        return
+    import cloudpickle
+
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
 
 
 def _by_value(value: object) -> bytes:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from woflo.runners._launch import Worker
     from woflo.runners._waiters import Waiter
-from woflo.runners.base import BaseTaskRun
+    from woflo.runners.base import BaseTaskRun
 
 _READ_BYTES = 4096  # nearly every frame fits; a larger one is read in its own size
 _TIRED = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # try again when a worker has ended

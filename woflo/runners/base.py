@@ -18,7 +18,7 @@ from time import monotonic
 
 from woflo import _exceptions, _notify, _retry
 from woflo.errors import UsageError, WaitTimeout
-from woflo.result import DependencyFailure, Failure, Ok, StoppedFailure, TaskFailure, TimeoutFailure
+from woflo.result import DependencyFailure, Failure, Ok, StoppedFailure, TaskFailure, TimeoutFailure, WorkerFailure
 from woflo.runners import _process, _waiters
 from woflo.runners._attempt import GRACE, Call, failure_from, late
 from woflo.runners._waiters import RECHECK, AsyncWaiter, Waiter
@@ -28,13 +28,12 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Generator
     from contextvars import Context
-    from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
+    from typing import Any, ClassVar, Generic, Self, TypeVar
 
     from woflo.result import Result
     from woflo.task import Task
 
     R = TypeVar("R", covariant=True)  # noqa: PLC0105 - as in collections.abc
-    State = Literal["pending", "running", "retrying", "succeeded", "failed", "stopped"]
 else:
     from woflo._generic import Generic, R
 
@@ -187,12 +186,12 @@ class BaseTaskRun(Generic[R]):
         return (self._ended or monotonic()) - self._started if self._started else 0.0
 
     @property
-    def state(self) -> State:
+    def state(self) -> str:
         """pending, running, retrying (between two attempts), succeeded, failed or stopped."""
         self._look()
         result = self._result
         if result is None:
-            return self._phase  # type: ignore[return-value]
+            return self._phase
         if result:
             return "succeeded"
         return "stopped" if isinstance(result, StoppedFailure) else "failed"
@@ -342,10 +341,10 @@ class BaseTaskRun(Generic[R]):
         Raises:
             UsageError: the runner has no such setting.
         """
-        for name in settings:
+        for name, value in settings.items():
             if name.startswith("_") or name not in cls.settings:
                 raise UsageError(f"{cls.__name__} has no setting {name!r}; it has {', '.join(cls.settings) or 'none'}")
-            cls.check_setting(name, settings[name])
+            cls.check_setting(name, value)
         pinned = {
             name: getattr(cls, name) for name in cls.settings
         }  # a later change of the base class must not reach in
@@ -415,7 +414,16 @@ class BaseTaskRun(Generic[R]):
 
     def _start_attempt(self) -> None:
         self.mark_started()
-        self.start()
+        try:
+            self.start()
+        except UsageError:
+            raise
+        except Exception as error:
+            text = _exceptions.safe_str(error)
+            failure = WorkerFailure(f"could not be started: {_exceptions.type_name(type(error))}: {text}")
+            failure.__cause__ = error
+            self.finish(self.named(failure))
+            return
         if self.task.timeout is not None and not self.keeps_time and self._result is None:
             self._clock = _process.timers().call_later(self.task.timeout, self._overdue)
             self._attend()
@@ -512,8 +520,9 @@ class BaseTaskRun(Generic[R]):
             self._tell_callbacks()
 
     def succeed(self, value: Any) -> None:
-        """`_settle(Ok(value))` without the lock: for the one thread that carries out the run, while nobody has asked it to stop
-        (only then can somebody else end it).
+        """`_settle(Ok(value))` without the lock, for the one thread that carries out the run.
+
+        Only a stop or a time-out lets somebody else end it; then the lock is taken.
         """
         if self._stop_asked or self._timed_out or _notify.listening:
             self._settle(Ok(value))
