@@ -54,6 +54,7 @@ def names(*listed: str) -> tuple[Contestant, ...]:
 PROCESS_PEERS = names(
     "raw", "woflo", "raw bare", "raw all", "Process", "multiprocess", "mp.Pool", "pebble", "pebble pool", "woflo 0.8"
 )
+MINIMAL = names("raw bare", "woflo", "raw", "Process", "woflo 0.8")
 STEPS = names(
     "raw", "socketpair", "pickled frame", "process group", "lifeline", "signals", "stdin", "flush", "pidfd",
     "group kill", "woflo",
@@ -68,12 +69,20 @@ ROWS = (
         (Goal("woflo", 1.10, of="raw"),), "raw", size=200, quick=64,
     ),
     Row(
+        "1m", "… in a minimal interpreter", "µs", "processes", "minimal_together", MINIMAL,
+        (Goal("woflo", 1.10, of="raw bare"),), "raw bare", size=200, quick=64,
+    ),
+    Row(
         "1p", "… the price of each promise, 25 in flight", "µs", "promises", "together", STEPS,
         (Goal("woflo", 1.25, of="raw"),), "raw", size=8, quick=3, one_interpreter=True,
     ),
     Row(
         "2", "process per no-op task, one by one", "µs", "processes", "each", PROCESS_PEERS,
         (Goal("woflo", 1.10, of="raw"),), "raw", size=200, quick=64,
+    ),
+    Row(
+        "2m", "… in a minimal interpreter", "µs", "processes", "minimal_each", MINIMAL,
+        (Goal("woflo", 1.10, of="raw bare"),), "raw bare", size=200, quick=64,
     ),
     Row(
         "2p", "… the price of each promise, one by one", "µs", "promises", "each", STEPS,

@@ -47,18 +47,21 @@ def kept_rss(contestant: str, count: int) -> float:
 
 
 def descriptors(contestant: str, count: int) -> float:
-    runs = [None] * count
+    """Compare two moments at which one worker at most is left to be reaped: starting a run collects the others."""
     batch = BATCHES[contestant]
     batch([None] * warm(contestant))
-    before = opened()
+    before = settled(batch)
+    runs = [None] * count
     batch(runs)
-    left = opened()
-    deadline = time.monotonic() + 1  # the last process is reaped by the next step of anybody
-    while left > before and time.monotonic() < deadline:
-        runs[-1].is_running()
-        time.sleep(0.005)
-        left = opened()
-    return (left - before) / count
+    return (settled(batch) - before) / count
+
+
+def settled(batch):
+    for _ in range(3):
+        time.sleep(0.05)  # all workers have exited
+        batch([None])
+    time.sleep(0.05)
+    return opened()
 
 
 def dropped(contestant: str, count: int) -> tuple[float, str]:
@@ -99,7 +102,7 @@ def warm(contestant):
 def resident():
     """Return the bytes of this process that are in memory."""
     try:
-        with open("/proc/self/statm") as file:  # noqa: PTH123 - pathlib would weigh too
+        with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * PAGE
     except OSError:
         return peer("psutil").Process().memory_info().rss
@@ -108,7 +111,7 @@ def resident():
 def opened():
     for folder in ("/proc/self/fd", "/dev/fd"):
         try:
-            return len(os.listdir(folder))  # noqa: PTH208
+            return len(os.listdir(folder))
         except OSError:
             continue
     raise Skip("no folder lists the open descriptors here")

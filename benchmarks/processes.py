@@ -1,18 +1,27 @@
 """Rows 1 and 2: one process per no-op task. Microseconds per task, from the call to its result in the parent.
 
 `together` starts all tasks and then collects all; `each` collects one before it starts the next. A contestant is a
-pair: `start()` returns a handle, `collect(handle)` returns when the result is in the parent and the process is gone
-(or, for a pool, when its result is there). The clock starts after three warm-up tasks and stops after the last
-`collect`.
+triple: `start()` returns a handle, `collect(handle)` returns when the result is in the parent and the process is gone
+(or, for woflo and the pools, when its result is there; woflo reaps with its next step), `close()` ends a pool. The clock
+starts after three warm-up tasks and stops after the last `collect`.
+
+A fork copies the parent's page tables, runs what its modules have registered for the child (`threading` and `random`
+alone triple the pages that a child touches) and both sides then fault on every page they touch: its price is the
+parent's as much as the launcher's. So all contestants do it in an interpreter that has imported what a script
+usually has (ORDINARY); `minimal_together` and `minimal_each` in one that holds as little as the contestant lets it.
 
 raw       the limit: pipe, fork, twenty bytes, `_exit`; read, waitpid, close. At most 32 processes live at once, as
-          with woflo (a 33rd start collects the oldest first), and the interpreter has imported what a woflo run
-          imports: a fork copies the parent's page tables, so its price grows with the parent.
+          with woflo (a 33rd start collects the oldest first), in an interpreter that has imported what a woflo run
+          imports.
 raw all   the same with no bound on the living.
-raw bare  raw in an interpreter that holds nothing else: no program that does something is as small.
+raw bare  raw in an interpreter that has not imported woflo.
+
+The note counts what doesn't depend on what else the machine does: page faults and processor time per task, of parent
+and child.
 """
 
 import os
+import resource
 import time
 from collections import deque
 from importlib import import_module
@@ -22,28 +31,62 @@ from benchmarks._peer import ours, peer, upstream
 LIVE = 32  # processes; woflo's default `max_running` on a machine of up to eight cores
 
 
-def together(contestant: str, count: int) -> float:
+ORDINARY = ("argparse", "json", "logging", "random", "subprocess", "threading")
+
+
+def together(contestant: str, count: int) -> tuple[float, str]:
+    for name in ORDINARY:
+        import_module(name)
+    return minimal_together(contestant, count)
+
+
+def each(contestant: str, count: int) -> tuple[float, str]:
+    for name in ORDINARY:
+        import_module(name)
+    return minimal_each(contestant, count)
+
+
+def minimal_together(contestant: str, count: int) -> tuple[float, str]:
     start, collect, close = CONTESTANTS[contestant]()
     for handle in [start() for _ in range(3)]:
         collect(handle)
+    before = used()
     begin = time.perf_counter()
     for handle in [start() for _ in range(count)]:
         collect(handle)
     took = time.perf_counter() - begin
+    note = spent(before, count) if contestant in COUNTED else ""
     close()
-    return took / count * 1e6
+    return took / count * 1e6, note
 
 
-def each(contestant: str, count: int) -> float:
+def minimal_each(contestant: str, count: int) -> tuple[float, str]:
     start, collect, close = CONTESTANTS[contestant]()
     for _ in range(3):
         collect(start())
+    before = used()
     begin = time.perf_counter()
     for _ in range(count):
         collect(start())
     took = time.perf_counter() - begin
+    note = spent(before, count) if contestant in COUNTED else ""
     close()
-    return took / count * 1e6
+    return took / count * 1e6, note
+
+
+def used():
+    """Return page faults and processor seconds so far: of this process, and of its children that were reaped."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return [(usage.ru_minflt, usage.ru_utime + usage.ru_stime) for usage in usages]
+
+
+def spent(before, count):
+    """Say what a task has cost since."""
+    parts = []
+    for who, (faults, seconds), (had_faults, had_seconds) in zip(("parent", "child"), used(), before, strict=True):
+        each_seconds = (seconds - had_seconds) / count
+        parts.append(f"{who} {(faults - had_faults) / count:.0f} faults {each_seconds * 1e6:.0f} µs")
+    return ", ".join(parts)
 
 
 def noop():
@@ -184,3 +227,4 @@ CONTESTANTS = {
     "Process spawn": stdlib_spawn,
     "woflo spawn": woflo_spawn,
 }
+COUNTED = frozenset({"raw", "raw all", "raw bare", "woflo", "woflo 0.8", "Process", "multiprocess"})  # reap as they go

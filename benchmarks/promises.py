@@ -6,17 +6,19 @@ from the next, so here all of them run in *one* interpreter, in turn, in small b
 median of its blocks. `together` has 25 tasks in flight, `each` one.
 """
 
+import _signal  # `signal` turns every number into an enum member; woflo calls what lies beneath, too
+import _socket
 import fcntl
 import os
 import pickle
 import select
-import signal
-import socket
 import sys
 import time
+from importlib import import_module
 from statistics import median
 
 from benchmarks._peer import Skip, ours
+from benchmarks.processes import ORDINARY
 
 STEPS = (
     "raw",
@@ -24,7 +26,7 @@ STEPS = (
     "pickled frame",  # the result as a protocol-5 pickle, and read from it
     "process group",  # the worker and all it starts can be ended at once
     "lifeline",  # the kernel kills the group when the parent dies
-    "signals",  # wake-up descriptor off, INT, TTIN, TTOU ignored, a handler for TERM
+    "signals",  # INT, TTIN, TTOU ignored, a handler for TERM
     "stdin",  # from /dev/null
     "flush",  # stdout and stderr, before the fork and at the worker's end
     "pidfd",  # one epoll set knows frames and deaths
@@ -46,6 +48,8 @@ def each(_contestant: str, blocks: int) -> dict[str, float]:
 def interleaved(blocks, *, in_flight):
     if sys.platform != "linux":
         raise Skip("the lifeline and the pidfd are Linux's")
+    for name in ORDINARY:
+        import_module(name)
     steps = {name: Step(level) for level, name in enumerate(STEPS)}
     contestants = {name: (step.start, step.collect, step.settle) for name, step in steps.items()}
     contestants["woflo"] = woflo()
@@ -87,7 +91,7 @@ class Step:
             sys.stdout.flush()
             sys.stderr.flush()
         if "socketpair" in active:
-            reader, writer = (end.detach() for end in socket.socketpair())
+            reader, writer = (end.detach() for end in _socket.socketpair())
         else:
             reader, writer = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
@@ -111,7 +115,7 @@ class Step:
             frame = os.read(reader, 4096)
             os.close(reader)
             if "process group" in self.active:
-                os.killpg(pid, signal.SIGKILL)
+                os.killpg(pid, _signal.SIGKILL)
             os.waitpid(pid, 0)
         return pickle.loads(frame) if "pickled frame" in self.active else None
 
@@ -124,7 +128,7 @@ class Step:
                 self.frames[pid] = os.read(reader, 4096)
                 os.close(reader)
             else:
-                os.killpg(pid, signal.SIGKILL)
+                os.killpg(pid, _signal.SIGKILL)
                 os.waitpid(pid, 0)
                 os.close(watch)
 
@@ -138,15 +142,14 @@ def child(active, writer, null):
     """What the worker does before and after its task; never returns."""
     if "process group" in active:
         os.setpgid(0, 0)
-    if "signals" in active:
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGINT, signal.SIGTTIN, signal.SIGTTOU):
-            signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, sys.exit)
     if "lifeline" in active:
         fcntl.fcntl(writer, fcntl.F_SETOWN, -os.getpid())
-        fcntl.fcntl(writer, F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(writer, F_SETSIG, _signal.SIGKILL)
         fcntl.fcntl(writer, fcntl.F_SETFL, os.O_ASYNC)
+    if "signals" in active:
+        for number in (_signal.SIGINT, _signal.SIGTTIN, _signal.SIGTTOU):
+            _signal.signal(number, _signal.SIG_IGN)
+        _signal.signal(_signal.SIGTERM, sys.exit)
     if "stdin" in active:
         os.dup2(null, 0)
     os.write(writer, pickle.dumps(("ok", None), 5) if "pickled frame" in active else b"x" * 20)
@@ -154,5 +157,5 @@ def child(active, writer, null):
         sys.stdout.flush()
         sys.stderr.flush()
     if "group kill" in active:
-        os.killpg(0, signal.SIGKILL)
+        os.killpg(0, _signal.SIGKILL)
     os._exit(0)

@@ -12,7 +12,7 @@ from statistics import median
 
 from benchmarks._peer import Skip, ours, peer, upstream
 
-SCRIPTS = os.path.join(os.path.dirname(__file__), "scripts")  # noqa: PTH118, PTH120
+SCRIPTS = os.path.join(os.path.dirname(__file__), "scripts")
 LIGHT = 150  # µs; an imported module below this isn't worth a word in the table
 
 
@@ -25,7 +25,7 @@ def imports(contestant: str, count: int) -> tuple[float, str]:
 
 def scripts(contestant: str, count: int) -> float:
     need(contestant)
-    return launches([os.path.join(SCRIPTS, FILES[contestant])], count)  # noqa: PTH118
+    return launches([os.path.join(SCRIPTS, FILES[contestant])], count)
 
 
 def need(contestant):

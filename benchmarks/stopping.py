@@ -34,7 +34,7 @@ def measure(contestant, count, *, with_next):
     took = []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(count + 1):
-            path = os.path.join(folder, f"pid-{number}")  # noqa: PTH118 - pathlib is heavy for a bare interpreter
+            path = os.path.join(folder, f"pid-{number}")
             handle = start(path)
             watch = os.pidfd_open(appeared(path)) if hasattr(os, "pidfd_open") else None
             time.sleep(WARM)
@@ -54,9 +54,9 @@ def measure(contestant, count, *, with_next):
 
 def busy(path):
     """Write this process's number to `path`, then compute for ever."""
-    with open(path + "~", "w") as file:  # noqa: PTH123
+    with open(path + "~", "w") as file:
         file.write(str(os.getpid()))
-    os.rename(path + "~", path)  # noqa: PTH104
+    os.rename(path + "~", path)
     while True:
         pass
 
@@ -68,11 +68,11 @@ def noop():
 def appeared(path):
     """Return the number that a busy worker wrote."""
     deadline = time.monotonic() + 20
-    while not os.path.exists(path):  # noqa: PTH110
+    while not os.path.exists(path):
         if time.monotonic() > deadline:
             raise Skip("its worker didn't start within 20 s")
         time.sleep(0.001)
-    with open(path) as file:  # noqa: PTH123
+    with open(path) as file:
         return int(file.read())
 
 

@@ -455,7 +455,7 @@ def test_one_failure_is_one_run():
         "bad().get_result(raise_exceptions=False)",
         "try: bad().get_result()\nexcept ValueError: pass",
         "woflo.gather(bad(), bad(), raise_exceptions=False)",
-        "try: woflo.gather(bad(), bad())\nexcept ValueError: pass",
+        "try: woflo.gather(bad())\nexcept ValueError: pass",
         "import asyncio\nasync def main():\n    try: await bad()\n    except ValueError: pass\nasyncio.run(main())",
         "bad(bad()).outcome()",
         "run = bad(); run.stop(); run.outcome()",

@@ -335,8 +335,9 @@ BEFORE = None
 
 def _begin():
     global BEFORE  # noqa: PLW0603 - a fact about the interpreter, set once
-    faulthandler.enable()
-    faulthandler.register(signal.SIGUSR2, all_threads=True, chain=False)
+    if sys.stderr is not None:
+        faulthandler.enable()
+        faulthandler.register(signal.SIGUSR2, all_threads=True, chain=False)
     if os.environ["FAULTS_WARM"] == "1":
         from woflo.runners import _supervisor
         from woflo.runners.multiprocess import MultiprocessTaskRun

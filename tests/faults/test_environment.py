@@ -218,7 +218,7 @@ HELD = {
     "user lock": "lock = threading.Lock(); held = lock",
     "logging lock": "import logging; logging.basicConfig(); held = logging.root.handlers[0].lock",
     "logging module": "import logging; held = logging._lock",
-    "loguru": "import loguru; held = [*loguru.logger._core.handlers.values()][0]._protected_lock",
+    "loguru": "import loguru; held = [*loguru.logger._core.handlers.values()][0]._lock",
     "loguru core": "import loguru; held = loguru.logger._core.lock",
     "import lock": "import importlib; held = importlib._bootstrap._ImportLockContext()",
 }
@@ -246,8 +246,7 @@ def test_fork_while_a_lock_is_held(run_case, runner, held):
         for number in range(3):
             same(value_of(double(number)), 2 * number)
         error_of(job(lambda: 1 / 0)(), ZeroDivisionError)
-        retried = job(retries=1)(lambda: os._exit(3))
-        lost(retried, exit_code=3)
+        lost(job(retries=1)(lambda: os._exit(3))(), exit_code=3)
 
         @job(timeout=0.5)
         def needs_it():
@@ -416,49 +415,87 @@ def test_user_fork_that_leaves_by_sys_exit(run_case, runner):
     assert "nobody" not in outcome.stderr
 
 
+REFUSED = """
+@job
+def body(name):
+    write("in", name)
+    hold(name)
+    return name
+
+alone = body("alone")
+failure = error_of(alone, WorkerFailure)  # nothing of ours will ever make room
+same(failure.errno, "EAGAIN")
+assert "EAGAIN" in str(failure) and "start" in str(failure), str(failure)
+error_of(body.options(retries=1, retry_sleep_time=0.01)("again"), WorkerFailure)
+allow()
+running = body("running")
+await_ledger("in running")
+refuse()
+waiting = body("waiting")
+assert isinstance(waiting.outcome(timeout=0.1), WorkerFailure) if not waiting.is_running() else True
+retried = body.options(retries=3, retry_sleep_time=0.3)("retried")
+release("retried"), release("waiting"), release("running")
+allow()
+same(value_of(running), "running")
+same(value_of(retried), "retried")
+answer = waiting.get_result(timeout=LIMIT, raise_exceptions=False)
+assert answer == "waiting" or isinstance(answer, WorkerFailure), answer
+works()
+same(lines("in alone") + lines("in again"), [])
+"""
+
+
 @covers("fork-refused")
-def test_no_more_processes(run_case, runner):
-    """When no process can be started the run fails and says so; running ones end well, the next one works."""
+def test_process_start_refused(run_case, runner):
+    """When no process can be started a run fails and says so, or waits for those that run; the next one works."""
+    run_case(
+        """
+import errno, _posixsubprocess
+real = os.fork, _posixsubprocess.fork_exec
+
+def fail(*_):
+    raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+def refuse():
+    os.fork = _posixsubprocess.fork_exec = fail
+
+def allow():
+    os.fork, _posixsubprocess.fork_exec = real
+
+refuse()
+"""
+        + REFUSED,
+        runner=runner,
+    )
+
+
+@covers("fork-refused", runners=["fork"])
+def test_process_limit_reached(run_case, runner):
+    """The same with the kernel's own limit, which binds everybody but root."""
     if os.getuid() != 0:
         pytest.skip("needs root, to have a user id of its own for the limit")
     run_case(
         """
-        import resource
-        os.chmod(DIRECTORY, 0o777)
-        for parent in Path(DIRECTORY).parents:
-            try:
-                os.chmod(parent, parent.stat().st_mode | 0o055)
-            except OSError:
-                pass
-        write("dropped")
-        os.chmod(DIRECTORY + "/ledger", 0o666)
-        # a user id that nobody else has: the limit counts all its processes
-        os.setresuid(4_000_000 + os.getpid() % 1000, *[4_000_000 + os.getpid() % 1000] * 2)
+import resource
+import concurrent.futures, logging, loguru, traceback  # what can't be read any more as somebody else
+for place in (Path(DIRECTORY), *list(Path(DIRECTORY).parents)[:3]):
+    place.chmod(0o777)
+write("dropped")
+os.chmod(DIRECTORY + "/ledger", 0o666)
+own = 4_000_000 + os.getpid() % 100_000  # a user id that nobody else has: the limit counts all its processes
+os.setresuid(own, own, own)
+soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
 
-        @job
-        def body(name):
-            write("in", name)
-            hold(name)
-            return name
+def refuse():
+    count = 1 + len(children()) + len(os.listdir("/proc/self/task")) - 1
+    resource.setrlimit(resource.RLIMIT_NPROC, (count, hard))
 
-        running = body("running")
-        await_ledger("in running")
-        soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
-        resource.setrlimit(resource.RLIMIT_NPROC, (2, hard))
-        refused = body("refused")
-        answer = refused.get_result(timeout=3, raise_exceptions=False)
-        if isinstance(answer, WorkerFailure):
-            assert "EAGAIN" in (answer.errno or "") + str(answer), answer
-        else:
-            raise AssertionError(answer)
-        retried = body.options(retries=2, retry_sleep_time=0.3)("retried")
-        release("retried")
-        resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
-        same(value_of(retried), "retried")
-        release("running")
-        same(value_of(running), "running")
-        works()
-        """,
+def allow():
+    resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
+
+refuse()
+"""
+        + REFUSED,
         runner=runner,
     )
 
@@ -656,10 +693,14 @@ def test_deadlines_use_the_monotonic_clock():
 
 SNAPSHOT = """
 import os, signal, sys, threading
+def read(path):
+    with open(path) as file:
+        return file.read()
+
 def snapshot():
     return {
         "threads": len(os.listdir("/proc/self/task")),
-        "children": open(f"/proc/self/task/{os.getpid()}/children").read(),
+        "children": read(f"/proc/self/task/{os.getpid()}/children"),
         "descriptors": sorted(os.listdir("/proc/self/fd")),
         "handlers": [str(signal.getsignal(n)) for n in sorted(signal.valid_signals())],
         "wakeup": signal.set_wakeup_fd(-1),

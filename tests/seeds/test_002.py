@@ -31,7 +31,7 @@ def script(tmp_path, code, *, quick=True):
     path.write_text((QUICK if quick else "") + textwrap.dedent(code))
     done = subprocess.run(
         [sys.executable, str(path)],
-        env={key: value for key, value in os.environ.items() if not key.startswith("WOFLO")},
+        env={key: value for key, value in os.environ.items() if not key.startswith(("WOFLO", "PYTHONUNBUFFERED"))},
         capture_output=True,
         text=True,
         timeout=PATIENCE,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _ALL_SIGNALS = frozenset(range(1, getattr(_signal, "NSIG", 65))) - {32, 33}  # the two that glibc keeps to itself
 _CATCHABLE = tuple(number for number in range(1, 32) if number not in {9, 19})  # SIGKILL and SIGSTOP can't be handled
 _threads_named = False
+_modules, _found = 0, list[str]()
 
 
 class Worker:
@@ -216,6 +217,8 @@ def _fork(run: Any, slots: Slots, token: bytes) -> Worker:
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
     try:
         ours.setblocking(False)
+        parent = os.getpid()
+        libraries = _libraries()
         signals = _handled() if "signal" in sys.modules else []
         mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS) if signals else None
         try:
@@ -224,7 +227,7 @@ def _fork(run: Any, slots: Slots, token: bytes) -> Worker:
                 ours.close()  # else the lifeline would never hang up
                 from woflo.runners import _worker
 
-                _worker.carry_out(run, theirs, threads > 0, mask, signals, slots, bool(token))
+                _worker.carry_out(run, theirs, parent, threads > 0, mask, signals, libraries, slots, bool(token))
         finally:
             if mask is not None:
                 _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
@@ -245,6 +248,15 @@ def _watched(worker: Worker) -> Worker:
         worker.channel.close()
         raise
     return worker
+
+
+def _libraries() -> list[str]:
+    """The loaded libraries that want to be told of a fork; looked up anew when modules have been loaded."""
+    global _modules, _found
+    if len(sys.modules) != _modules:
+        _modules = len(sys.modules)
+        _found = [name for name in ("multiprocess", "multiprocessing", "numpy.random") if name in sys.modules]
+    return _found
 
 
 def _handled() -> list[int]:

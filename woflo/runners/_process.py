@@ -67,11 +67,11 @@ def timers() -> Supervisor:
 
 
 def _start_anew() -> None:
-    global mark, state
+    global live, mark, state
     state = allocate_lock()
     mark = object()
-    _kept.append(live.copy())
-    live.clear()
+    _kept.append(live)
+    live = set()
     waiting_hooks.clear()
     _notify.unseen.clear()
     for forget in _on_fork:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from woflo.result import Failure
     from woflo.runners._launch import Worker
     from woflo.runners._waiters import Waiter
     from woflo.runners.base import BaseTaskRun
@@ -66,7 +67,8 @@ class Supervisor:
     def __init__(self) -> None:
         self.lock = RLock()  # see rule 1; re-entered by the fork hook
         self.workers: dict[int, Worker] = {}  # by the descriptors (keys) that the poller reports
-        self.pending: deque[Any] = deque()
+        self.pending: dict[Slots, deque[Any]] = {}  # runs that wait for a slot, by the slots they want
+        self._tired = False  # a worker could not be started for want of descriptors or processes
         self._poller = Poller()
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_reader, False)
@@ -76,7 +78,7 @@ class Supervisor:
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = count()
         self._driver = allocate_lock()  # held by the thread that takes steps
-        self.driving: Waiter | None = None  # whom it is for, while it may be asleep in the poller
+        self.driving: object = None  # the waiter or the run that it is for, while it may be asleep in the poller
         self._sleepers: list[Waiter] = []  # threads that would drive if the driver left
         self._attended: set[BaseTaskRun[Any]] = set()
         self._background: Waiter | None = None
@@ -89,18 +91,17 @@ class Supervisor:
         """Start a run's attempt in a worker now, or leave it pending until there is a slot."""
         self.nudge()
         with self.lock:
-            run.slots = slots_of(type(run))
-            run.slots.users += 1
-            if self.pending or not self._try(run):
+            slots = run.slots = slots_of(type(run))
+            slots.users += 1
+            if slots in self.pending or not self._try(run, slots):
                 run.mark_pending()
-                self.pending.append(run)
-                self._watch_slots(run.slots)
+                self.pending.setdefault(slots, deque()).append(run)
+                self._watch(slots)
         if run.unattended_until_started():
             self.attend(run)
 
-    def _try(self, run: Any) -> bool:
+    def _try(self, run: Any, slots: Slots) -> bool:
         """Start a worker if there is a slot; False if not now. Needs the lock."""
-        slots = run.slots
         token = slots.take()
         if token is None:
             return False
@@ -109,21 +110,19 @@ class Supervisor:
         except OSError as error:
             slots.give(token)
             if error.errno in _TIRED and self.workers:
-                return False  # something of ours will end and make room
+                self._tired = True  # the next of ours that ends makes room
+                return False
             name = errno.errorcode.get(error.errno or 0, str(error.errno))
-            leave_slots(slots)
-            failure = WorkerFailure(f"the worker could not be started: {name}: {error.strerror}", errno=name)
-            self._finished.append((_launch.nobody(run), None, failure))
-            self.wake()
+            self._not_started(run, WorkerFailure(f"could not be started: {name}: {error.strerror}", errno=name))
             return True
         except BaseException:
             slots.give(token)
             leave_slots(slots)
             raise
-        self.workers[worker.process_key] = worker
-        self.workers[worker.fd] = worker
-        self._poller.add_process(worker.process_key)
-        self._poller.add(worker.fd)
+        workers, poller = self.workers, self._poller
+        workers[worker.process_key] = workers[worker.fd] = worker
+        poller.add_process(worker.process_key)
+        poller.add(worker.fd)
         run.pid = worker.pid
         run.worker = worker
         run.mark_started()
@@ -132,30 +131,43 @@ class Supervisor:
             run._clock = self.call_later(limit, worker.overdue)
         return True
 
-    def _start_pending(self) -> None:
-        """Start what there are slots for, first come, first served. Needs the lock."""
-        while self.pending:
-            run = self.pending[0]
-            if run._result is None:
-                try:
-                    if not self._try(run):
-                        return
-                except BaseException as error:
-                    self._finished.append((_launch.nobody(run), None, _attempt.failure_from(run, error)))
-            else:
-                leave_slots(run.slots)
-            if self.pending and self.pending[0] is run:
-                self.pending.popleft()
-        for fd in self._watched_slots:
-            self._poller.remove(fd)
-        self._watched_slots.clear()
+    def _not_started(self, run: Any, failure: Failure) -> None:
+        leave_slots(run.slots)
+        self._finished.append((_launch.nobody(run), None, failure))
+        self.wake()
 
-    def _watch_slots(self, slots: Slots) -> None:
-        """Another process of the tree may put a token back: the pipe tells."""
+    def _start_pending(self) -> None:
+        """Start what there are slots for; among those that want the same ones first come, first served. Needs the lock."""
+        for slots, queue in list(self.pending.items()):
+            while queue:
+                run = queue[0]
+                if run._result is not None:  # it was stopped while it was pending
+                    leave_slots(slots)
+                else:
+                    try:
+                        if not self._try(run, slots):
+                            break
+                    except Exception as error:
+                        self._finished.append((_launch.nobody(run), None, _attempt.failure_from(run, error)))
+                if queue and queue[0] is run:
+                    queue.popleft()
+            if not queue:
+                del self.pending[slots]
+            self._watch(slots)
+
+    def _watch(self, slots: Slots) -> None:
+        """Another process of the tree may put a token back: the pipe tells, as long as somebody here wants one.
+
+        Not while descriptors or processes are what is missing: the pipe would be readable all the time.
+        """
+        wanted = slots in self.pending and not self._tired
         fd = slots.reader
-        if fd not in self._watched_slots:
+        if wanted and fd not in self._watched_slots:
             self._watched_slots.add(fd)
             self._poller.add(fd)
+        elif not wanted and fd in self._watched_slots:
+            self._watched_slots.discard(fd)
+            self._poller.remove(fd)
 
     # ------------------------------------------------------------------ steps
 
@@ -239,6 +251,7 @@ class Supervisor:
         self._receive(worker)
         self._deafen(worker)
         status = worker.reap()
+        self._tired = False
         self._return_token(worker)
         if not worker.told:
             worker.told = True
@@ -274,6 +287,29 @@ class Supervisor:
                 self._driver.release()
                 self._pass_on()
             self._tell()
+
+    def wait_for(self, run: BaseTaskRun[Any], deadline: float | None) -> bool:
+        """Drive until the run has ended or the deadline has passed; False, at once, if another thread drives.
+
+        The straight way for one thread that waits for one run: it needs no waiter, since the one who ends the run is
+        this thread, or looks at `driving`.
+        """
+        while run._result is None:
+            left = None if deadline is None else deadline - monotonic()
+            if left is not None and left <= 0:
+                return True
+            if not self._driver.acquire(False):
+                return False
+            self.driving = run
+            try:
+                self._step(0.0 if self._finished or run._result is not None else left)
+            finally:
+                self.driving = None
+                self._driver.release()
+                if self._sleepers:
+                    self._pass_on()
+            self._tell()
+        return True
 
     def block(self, waiter: Waiter, deadline: float | None) -> None:
         """Drive, or sleep while another thread drives, until the waiter is signalled or the deadline has passed."""
@@ -467,11 +503,14 @@ def null() -> int:
 
 def slots_of(runner: type) -> Slots:
     """The slots that a runner's workers take: the tree's, or those of a class with a `max_running` of its own."""
+    if runner.max_running is None:  # type: ignore[attr-defined] # nobody on the way up says a number
+        owner: Any = base.BaseTaskRun
+        found = _slots.get(owner)
+        return _slots.setdefault(owner, Slots(default_size())) if found is None else found
     owner = runner.limit_owner()  # type: ignore[attr-defined]
-    size = owner.max_running or default_size()
     found = _slots.get(owner)
-    if found is None or found.size != size:
-        found = _slots[owner] = Slots(size)  # of a changed size: runs that are under way keep the old ones
+    if found is None or found.size != owner.max_running:
+        found = _slots[owner] = Slots(owner.max_running)  # of a changed size: runs that are under way keep the old ones
     return found
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _signal
 import os
+import stat
 import sys
 
 from woflo import _exceptions, _notify
@@ -26,7 +27,6 @@ except ImportError:  # Windows
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Callable
     from types import FrameType
     from typing import Any, NoReturn
 
@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     from woflo.runners._slots import Slots
     from woflo.runners.base import BaseTaskRun
 
-_F_SETOWN, _F_SETSIG, _O_ASYNC = 8, 10, 0o20000  # Linux: fcntl.h
+_F_SETOWN, _F_SETSIG, _F_GETSIG, _O_ASYNC = 8, 10, 11, 0o20000  # Linux: fcntl.h
 CHANNEL_LOST = 71  # exit code: the task closed its worker's channel
 _LEAVE_SECONDS = 2  # for multiprocessing's own clean-up after the result was sent: then SIGALRM ends the worker
 
+_UTILS = ("multiprocess.util", "multiprocessing.util")
 _places: tuple[_exceptions.Place, ...] = ()  # where the task was when it was asked to stop
 _armed = False  # whether SIGTERM raises TaskStopped: only while the task runs
 _run: BaseTaskRun[Any] | None = None
@@ -46,9 +47,11 @@ _run: BaseTaskRun[Any] | None = None
 def carry_out(
     run: BaseTaskRun[Any],
     channel: socket,
+    parent: int,
     streams: bool,
     mask: set[Any] | None,
     signals: list[int],
+    libraries: list[str],
     slots: Slots,
     held: bool,
 ) -> NoReturn:
@@ -57,16 +60,17 @@ def carry_out(
     Args:
         run: the child's copy of the run.
         channel: this worker's end; the parent's end is closed here already (by the fork hook).
+        parent: the parent's process number.
         streams: whether stdout and stderr must be made anew (the parent had threads: a lock of theirs may be held).
         mask: the parent's signal mask, if it blocked all signals around the fork.
         signals: those with a Python handler in the parent.
+        libraries: those loaded that want to be told of a fork.
         slots: the tree's slots.
         held: whether the worker has a slot's token (its process's one free child has none).
     """
     try:
-        parent = os.getppid()
         os.setpgid(0, 0)
-        inode = hang_on(channel, parent)
+        hang_on(channel, parent)
         reset_signals(signals)
         if mask is not None:
             _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
@@ -75,43 +79,56 @@ def carry_out(
             sys.stdin = _empty_stdin
         if streams:
             renew_streams()
-        _settle_libraries()
+        if libraries:
+            _settle_libraries(libraries)
         _supervisor.become_worker(channel, slots, held=held)
         context = run.context
         if context is not None:
-            context.run(_main, run, channel, inode)
+            context.run(_main, run, channel)
         else:
-            _main(run, channel, inode)
+            _main(run, channel)
     except BaseException:
         os._exit(70)
     leave()
 
 
-def _main(run: BaseTaskRun[Any], channel: socket, inode: int) -> None:
+def _main(run: BaseTaskRun[Any], channel: socket) -> None:
     global _armed, _run
     _run = run
-    _notify.forget_observers()
-    _process.chosen.set(None)  # `use` reaches threads and coroutines, not workers
-    stopped = False
+    if _notify.observers:
+        _notify.forget_observers()
+    if _process.chosen.get() is not None:
+        _process.chosen.set(None)  # `use` reaches threads and coroutines, not workers
+    result: Result[Any] | None = None
     try:
         _armed = True
-        result: Result[Any] = _attempt.attempt(run) if not run._stop_asked else StoppedFailure("stopped")
+        if not run._stop_asked:
+            result = _attempt.attempt(run)
         _armed = False
     except TaskStopped:  # it came between the task's last instruction and this one's
-        stopped = True
-    _armed = False
-    if stopped:
+        _armed = False
+    if result is None:
         result = StoppedFailure("stopped")
     run.args, run.kwargs = (), {}
     flush()
-    if os.fstat(channel.fileno()).st_ino != inode:  # the task closed our channel, something else has its number
+    if not _is_ours(channel):
         os._exit(CHANNEL_LOST)
     _shipping.send_result(channel, result, _places)
     finish_own_runs(result)
 
 
-def hang_on(channel: socket, parent: int) -> int:
-    """Tie this process's group to its parent's life; returns the channel's inode."""
+def _is_ours(channel: socket) -> bool:
+    """Whether the channel's number is still the channel's: a task may have closed it, and opened something else."""
+    try:
+        if sys.platform == "linux":
+            return fcntl.fcntl(channel.fileno(), _F_GETSIG) == _signal.SIGKILL  # nobody else sets that
+        return stat.S_ISSOCK(os.fstat(channel.fileno()).st_mode)
+    except OSError:
+        return False
+
+
+def hang_on(channel: socket, parent: int) -> None:
+    """Tie this process's group to its parent's life."""
     fd = channel.fileno()
     if sys.platform == "linux":
         fcntl.fcntl(fd, _F_SETOWN, -os.getpid())
@@ -121,7 +138,6 @@ def hang_on(channel: socket, parent: int) -> int:
         _watch_in_thread(channel)
     if os.getppid() != parent:  # it died before the lifeline was armed
         os.killpg(0, 9)
-    return os.fstat(fd).st_ino
 
 
 def _watch_in_thread(channel: socket) -> None:
@@ -225,10 +241,10 @@ def renew_streams() -> None:
 _kept: list[Any] = []
 
 
-def _settle_libraries() -> None:
+def _settle_libraries(libraries: list[str]) -> None:
     """What multiprocessing (either of the two) and numpy want to be told in a child that they did not fork."""
     modules = sys.modules
-    for name in ("multiprocess", "multiprocessing"):
+    for name in libraries:
         process = modules.get(name + ".process")
         if process is not None:
             process._children = set()  # type: ignore[attr-defined]
@@ -261,11 +277,7 @@ def finish_own_runs(result: Result[Any]) -> None:
 
 def leave() -> NoReturn:
     """After the result is sent: multiprocessing's clean-up (queues are flushed), then the end of the whole group."""
-    utils: list[Callable[[], object]] = [
-        sys.modules[name]._exit_function
-        for name in ("multiprocess.util", "multiprocessing.util")
-        if name in sys.modules
-    ]
+    utils = [sys.modules[name]._exit_function for name in _UTILS if name in sys.modules]
     if utils:
         _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
         _signal.alarm(_LEAVE_SECONDS)
@@ -293,7 +305,7 @@ def spawned(channel_fd: int, parcel_fd: int, parent: int, slots: tuple[int, int,
     channel: Any = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, channel_fd)
     try:
         os.setpgid(0, 0)
-        inode = hang_on(channel, parent)
+        hang_on(channel, parent)
         reset_signals([])
         sys.stdin = _empty_stdin
         _supervisor.become_worker(channel, _supervisor.inherit_slots(*slots), held=held)
@@ -309,7 +321,7 @@ def spawned(channel_fd: int, parcel_fd: int, parent: int, slots: tuple[int, int,
             flush()
             _shipping.send_result(channel, failure, ())
         else:
-            _main(run, channel, inode)
+            _main(run, channel)
     except BaseException as error:
         sys.stderr.write(f"woflo: a spawned worker could not begin: {_exceptions.safe_str(error)}\n")
         os._exit(70)

@@ -17,7 +17,6 @@ from woflo import _exceptions, _notify
 from woflo.result import Ok, StoppedFailure
 from woflo.runners import _attempt, _process, _waiters
 from woflo.runners._attempt import current, failure_from, late
-from woflo.runners._process import live
 from woflo.runners._slots import default_size
 from woflo.runners.base import BaseTaskRun
 
@@ -67,7 +66,7 @@ class AsyncTaskRun(BaseTaskRun[R]):
         run._phase = "running"
         run._result = run._waiters = run._dependents = run._callbacks = None
         run._started = 0.0
-        live.add(run)
+        _process.live.add(run)
         run._job = loop.create_task(run._straight(args, kwargs))
         return run
 

@@ -510,6 +510,9 @@ class BaseTaskRun(Generic[R]):
             self._tell_all()
 
     def _tell_all(self) -> None:
+        supervisor = _process.supervisor
+        if supervisor is not None and supervisor.driving is self:  # who drives for this run has not ended it itself
+            supervisor.wake()
         if self._waiters is not None:
             self._tell_waiters()
         if self._pause is not None:
@@ -662,15 +665,21 @@ class BaseTaskRun(Generic[R]):
         self._check_wait()
         _waiters.start_queued()  # a start of this thread's waits for another: those in the queue come first
         deadline = None if timeout is None else monotonic() + timeout
+        try:
+            if self.pumped and not _process.waiting_hooks and _process.timers().wait_for(self, deadline):
+                return self._result is not None
+            return self._block(deadline)
+        except KeyboardInterrupt:
+            if _waiters.interactive():
+                self.stop(wait=False)
+            raise
+
+    def _block(self, deadline: float | None) -> bool:
         waiter = Waiter()
         if not self.enlist(waiter):
             return True
         try:
             _waiters.block(waiter, deadline, self.pumped, self._look)
-        except KeyboardInterrupt:
-            if _waiters.interactive():
-                self.stop(wait=False)
-            raise
         finally:
             if self._result is None:
                 self.delist(waiter)
