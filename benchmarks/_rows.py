@@ -51,8 +51,10 @@ def names(*listed: str) -> tuple[Contestant, ...]:
     return tuple(Contestant(name, upstream=name.startswith("woflo 0.8")) for name in listed)
 
 
-PROCESS_PEERS = names(
-    "raw", "woflo", "raw bare", "raw all", "Process", "multiprocess", "mp.Pool", "pebble", "pebble pool", "woflo 0.8"
+PROCESS_PEERS = (
+    *names("raw", "woflo", "raw bare", "raw all", "Process", "multiprocess", "mp.Pool", "pebble"),
+    Contestant("pebble pool", size=40, quick=20),  # 50 ms a task
+    *names("woflo 0.8"),
 )
 MINIMAL = names("raw bare", "woflo", "raw", "Process", "woflo 0.8")
 STEPS = names(
@@ -94,11 +96,11 @@ ROWS = (
     ),
     Row(
         "9", "stop a busy worker, until it is gone", "ms", "stopping", "gone", STOP_PEERS,
-        (Goal("woflo", 1.5, of="SIGKILL"),), "SIGKILL", size=9, quick=3,
+        (Goal("woflo", 1.5, of="SIGKILL"),), "SIGKILL", size=7, quick=3,
     ),
     Row(
         "9n", "… until the next result", "ms", "stopping", "replaced", STOP_PEERS,
-        (Goal("woflo", 1.5, of="SIGKILL"),), "SIGKILL", size=9, quick=3,
+        (Goal("woflo", 1.5, of="SIGKILL"),), "SIGKILL", size=7, quick=3,
     ),
     Row(
         "10", "threads, no-op, all started then collected", "µs", "threads", "together",
@@ -180,6 +182,6 @@ ROWS = (
             Contestant("bare loop", measure="bare_loop"),
         ),
         tuple(Goal(who, 20, "absolute") for who in ("ints", "pairs", "dict")),
-        size=1_000_000, quick=200_000, repeat=3,
+        size=1_000_000, quick=200_000, repeat=2,
     ),
 )  # fmt: skip

@@ -23,24 +23,24 @@ if TYPE_CHECKING:
 SETTLE_SECONDS = 2.0
 """How long what ends by itself may take; a test that leaves something waits this long, then fails."""
 
-PROC = os.path.isdir("/proc/self/fd")  # noqa: PTH112 - told once
+PROC = os.path.isdir("/proc/self/fd")
 
 
 def _children() -> set[int]:
     found: set[int] = set()
     if not PROC:
         return found
-    for thread in os.listdir("/proc/self/task"):  # noqa: PTH208 - names only
-        with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/children") as file:  # noqa: PTH123
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/children") as file:
             found.update(map(int, file.read().split()))
     return found
 
 
 def _descriptors() -> dict[int, str]:
     found = {}
-    for entry in os.listdir("/proc/self/fd") if PROC else ():  # noqa: PTH208 - names only
+    for entry in os.listdir("/proc/self/fd") if PROC else ():
         with contextlib.suppress(OSError):  # the descriptor of this listing itself
-            found[int(entry)] = os.readlink(f"/proc/self/fd/{entry}")  # noqa: PTH115
+            found[int(entry)] = os.readlink(f"/proc/self/fd/{entry}")
     return found
 
 
@@ -59,8 +59,8 @@ def _collect() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def standing_descriptors() -> None:
     """Let woflo open what it keeps for good before anything is counted."""
-    import woflo  # noqa: PLC0415 - its absence is a failure of the tests, not of this file
-    from woflo.runners import MultiprocessTaskRun  # noqa: PLC0415
+    import woflo
+    from woflo.runners import MultiprocessTaskRun
 
     if sys.platform != "win32":
         woflo.task(int, runner=MultiprocessTaskRun)().wait()

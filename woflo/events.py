@@ -109,7 +109,12 @@ def names(run: BaseTaskRun[object]) -> tuple[str, str, int, int, str, int | None
 
 def emit(event: Event) -> None:
     """Tell the log, then every observer."""
-    _log(event)
+    try:
+        _log(event)
+    except (
+        Exception
+    ) as error:  # the log can't be written (no descriptor is left to import loguru…): the runs must not notice
+        _last_resort(f"woflo: {_one_line(error)} while logging {type(event).__name__} {getattr(event, 'run', '')}")
     for observer in tuple(_notify.observers):
         try:
             observer.callback(event)
@@ -168,6 +173,13 @@ def _write(level: str, text: str, event: Event) -> None:
 
     names_only = {name: getattr(event, name) for name in ("run", "task", "attempt") if hasattr(event, name)}
     logger.bind(**names_only).log(level, "{}", text.translate(_ESCAPES))
+
+
+def _last_resort(text: str) -> None:
+    import sys
+
+    if sys.stderr is not None:
+        sys.stderr.write(text + "\n")
 
 
 def report_unseen() -> None:

@@ -57,7 +57,7 @@ def _subreaper(*, on: bool) -> None:
 def process_table() -> dict[int, tuple[int, str, str]]:
     """Every process: pid -> (parent's pid, state letter, command line)."""
     table = {}
-    for entry in os.listdir("/proc"):  # noqa: PTH208 - names only
+    for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
         try:
@@ -112,7 +112,7 @@ class Outcome:
 class Case:
     """A running case; made by the `start_case` fixture."""
 
-    def __init__(  # noqa: PLR0913 - all keywords but two
+    def __init__(
         self,
         source: str,
         directory: Path,
@@ -304,7 +304,7 @@ class Case:
 
 def extra_path() -> list[str]:
     """Where the run-time dependencies are, for interpreters that have none of their own."""
-    import cloudpickle  # noqa: PLC0415 - only its place is wanted
+    import cloudpickle
 
     return [str(Path(cloudpickle.__file__).resolve().parents[1])]
 

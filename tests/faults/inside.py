@@ -6,7 +6,7 @@ append per line by one system call, so it tells the truth about what ran, whoeve
 """
 
 # The names are for the cases; os functions, because workers load this and a case counts what is open:
-# ruff: noqa: F401, PLC0415, PTH110, PTH115, PTH123, PTH208
+# ruff: noqa: F401
 
 from __future__ import annotations
 
@@ -254,6 +254,13 @@ def descriptors():
     return found
 
 
+def shared():
+    """Named shared memory and semaphores that are woflo's or mapped here; others' come and go."""
+    with open("/proc/self/maps") as maps:
+        mapped = maps.read()
+    return {name for name in os.listdir("/dev/shm") if "woflo" in name or f"/dev/shm/{name}" in mapped}
+
+
 def inventory():
     """What a run might leave behind, by kind."""
     gc.collect()
@@ -270,7 +277,7 @@ def inventory():
         "descriptors": descriptors(),
         "threads": len(os.listdir("/proc/self/task")),
         "children": children(),
-        "/dev/shm": set(os.listdir("/dev/shm")),
+        "shared memory": shared(),
         "temporary files": owned(temporary),
     }
 
@@ -283,7 +290,7 @@ def surplus(before, now):
         found["descriptors"] = [item for item in now["descriptors"].items() if item not in old][:20]
     if now["threads"] > before["threads"]:
         found["threads"] = [thread.name for thread in threading.enumerate()]
-    for kind in ("children", "/dev/shm", "temporary files"):
+    for kind in ("children", "shared memory", "temporary files"):
         if now[kind] - before[kind]:
             found[kind] = now[kind] - before[kind]
     return found
@@ -334,7 +341,7 @@ BEFORE = None
 
 
 def _begin():
-    global BEFORE  # noqa: PLW0603 - a fact about the interpreter, set once
+    global BEFORE
     if sys.stderr is not None:
         faulthandler.enable()
         faulthandler.register(signal.SIGUSR2, all_threads=True, chain=False)

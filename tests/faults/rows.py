@@ -457,8 +457,8 @@ def covers(*keys: str, runners: Sequence[str] | None = None, slow: bool = False)
 
 def load_tests() -> None:
     """Import every test module, so that `TESTS` is complete."""
-    import importlib  # noqa: PLC0415 - only the table needs it
-    import pkgutil  # noqa: PLC0415
+    import importlib
+    import pkgutil
 
     package = importlib.import_module(__package__ or "tests.faults")
     for module in pkgutil.iter_modules(package.__path__):

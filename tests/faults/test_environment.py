@@ -164,7 +164,7 @@ def test_interactive_interpreter(tmp_path, runner):
 @covers("terminal")
 def test_task_reads_the_terminal(start_case, runner):
     """A task that reads the terminal gets end-of-file or an error at once; it's never halted."""
-    import pty  # noqa: PLC0415 - POSIX only
+    import pty
 
     master, slave = pty.openpty()
     try:
@@ -215,12 +215,17 @@ def test_task_reads_the_terminal(start_case, runner):
 
 
 HELD = {
-    "user lock": "lock = threading.Lock(); held = lock",
-    "logging lock": "import logging; logging.basicConfig(); held = logging.root.handlers[0].lock",
-    "logging module": "import logging; held = logging._lock",
-    "loguru": "import loguru; held = [*loguru.logger._core.handlers.values()][0]._lock",
-    "loguru core": "import loguru; held = loguru.logger._core.lock",
-    "import lock": "import importlib; held = importlib._bootstrap._ImportLockContext()",
+    "user lock": "held = threading.Lock()",
+    "logging handler": "import logging; logging.basicConfig(); held = logging.root.handlers[0].lock",
+    "import lock": """
+Path(DIRECTORY, "slow.py").write_text("from tests.faults.inside import *; write('held'); hold('lock')")
+class Importing:
+    def __enter__(self):
+        import slow
+    def __exit__(self, *_):
+        pass
+held = Importing()
+""",
 }
 
 
@@ -228,11 +233,11 @@ HELD = {
 @pytest.mark.parametrize("held", HELD)
 def test_fork_while_a_lock_is_held(run_case, runner, held):
     """A fork while another thread holds a lock blocks nothing of ours; who needs that lock ends by its time-out."""
-    run_case(
+    outcome = run_case(
         f"""
         import warnings
         warnings.simplefilter("ignore")
-        {HELD[held]}
+        exec({HELD[held]!r})
 
         def keep():
             with held:
@@ -264,44 +269,87 @@ def test_fork_while_a_lock_is_held(run_case, runner, held):
         """,
         runner=runner,
     )
+    assert outcome.stderr.count("SpawnProcess") == 1, outcome.stderr  # the risk and its cure are said once
+
+
+GUARDED = {
+    "logging module": "import logging; held = logging._lock",
+    "loguru handler": "import loguru; held = [*loguru.logger._core.handlers.values()][0]._lock",
+    "loguru core": "import loguru; held = loguru.logger._core.lock",
+}
 
 
 @covers("fork-held-locks")
-def test_fork_while_stdout_is_held(run_case, runner):
-    """A fork while another thread is blocked in a write to stdout doesn't block on the buffer's lock."""
+@pytest.mark.parametrize("held", GUARDED)
+def test_fork_while_a_guarded_lock_is_held(run_case, runner, held):
+    """A lock that its library guards around fork makes a start wait for its holder, and is usable in the worker."""
     run_case(
-        """
-        import io, warnings
+        f"""
+        import warnings
+        warnings.simplefilter("ignore")
+        {GUARDED[held]}
+
+        def keep():
+            with held:
+                write("held")
+                time.sleep(0.3)  # the library itself lets a fork wait for this
+            write("released")
+
+        thread = threading.Thread(target=keep)
+        thread.start()
+        await_ledger("held")
+
+        @job(timeout=10)
+        def needs_it():
+            with held:
+                return "had it"
+
+        same(value_of(double(4)), 8)
+        same(value_of(needs_it()), "had it")
+        error_of(job(lambda: 1 / 0)(), ZeroDivisionError)
+        thread.join()
+        """,
+        runner=runner,
+    )
+
+
+@covers("fork-held-locks")
+@pytest.mark.parametrize("stream", ["stdout", "replaced"])
+def test_fork_while_stdout_is_held(run_case, runner, stream):
+    """A fork while another thread is blocked in a write to stdout doesn't block on the buffer's lock."""
+    setup = "os.dup2(write_end, 1)" if stream == "stdout" else "sys.stdout = open(write_end, 'w', closefd=False)"
+    run_case(
+        f"""
+        import select, warnings
         warnings.simplefilter("ignore")
         read, write_end = os.pipe()
-        real, sys.stdout = sys.stdout, io.TextIOWrapper(io.BufferedWriter(io.FileIO(write_end, "w")))
+        kept, real = os.dup(1), sys.stdout
+        {setup}
 
         def fill():
             write("fills")
-            try:
-                sys.stdout.write("x" * 300_000)
-                sys.stdout.flush()
-            except (OSError, ValueError):
-                pass
+            sys.stdout.write("x" * 300_000)
+            sys.stdout.flush()
 
         thread = threading.Thread(target=fill, daemon=True)
         thread.start()
         await_ledger("fills")
         # until the pipe is full the thread doesn't block; then it holds the buffer's lock
-        import select
         until(lambda: not select.select([], [write_end], [], 0)[1], "a full pipe")
-        same(value_of(double(4)), 8)
-        same(value_of(double(5)), 10)
+        same(double(4).get_result(timeout=5), 8)
+        same(double(5).get_result(timeout=5), 10)
         error_of(job(lambda: 1 / 0)(), ZeroDivisionError)
         drained = 0
         while drained < 300_000:
             drained += len(os.read(read, 65536))
         thread.join(LIMIT)
-        sys.stdout.close()
         sys.stdout = real
-        os.close(read)
+        os.dup2(kept, 1)
+        for handle in (read, write_end, kept):
+            os.close(handle)
         """,
         runner=runner,
+        limit=12,
     )
 
 
@@ -482,12 +530,13 @@ for place in (Path(DIRECTORY), *list(Path(DIRECTORY).parents)[:3]):
     place.chmod(0o777)
 write("dropped")
 os.chmod(DIRECTORY + "/ledger", 0o666)
+until(lambda: collect() or not children(), "the end of the first worker")
 own = 4_000_000 + os.getpid() % 100_000  # a user id that nobody else has: the limit counts all its processes
 os.setresuid(own, own, own)
 soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
 
 def refuse():
-    count = 1 + len(children()) + len(os.listdir("/proc/self/task")) - 1
+    count = len(children()) + len(os.listdir("/proc/self/task"))
     resource.setrlimit(resource.RLIMIT_NPROC, (count, hard))
 
 def allow():
@@ -561,7 +610,7 @@ STEPS = {
 """System call -> the error that it may really give."""
 
 
-@covers("step-errors", slow=True)
+@covers("step-errors")
 @pytest.mark.parametrize("call", STEPS)
 def test_each_step_fails_in_turn(run_case, tmp_path, runner, call):
     """Whichever system call of a start fails, its run alone fails, nothing hangs or is left."""
@@ -570,11 +619,14 @@ def test_each_step_fails_in_turn(run_case, tmp_path, runner, call):
         pytest.skip("needs strace")
     source = """
         write("begins")
-        for number in range(3):
-            answer = double(number).get_result(timeout=LIMIT, raise_exceptions=False)
-            assert answer == 2 * number or isinstance(answer, (Failure, OSError)), repr(answer)
-            write("answer", type(answer).__name__)
-        works() if lines("answer")[-1] == "answer int" else None
+        answers = []
+        for number in range(4):
+            answers.append(double(number).get_result(timeout=LIMIT, raise_exceptions=False))
+        wrong = [answer for number, answer in enumerate(answers) if answer != 2 * number]
+        assert len(wrong) <= 1, wrong
+        for answer in wrong:
+            assert isinstance(answer, WorkerFailure), repr(answer)
+        until(lambda: collect() or not children(), "the end of all workers")
         """
     clean = 0
     for number in range(1, 40):
@@ -602,7 +654,7 @@ def test_each_step_fails_in_turn(run_case, tmp_path, runner, call):
             break
         if "begins" not in outcome.ledger:
             continue  # it hit the interpreter itself, before any of ours
-        assert outcome.returncode == 0, (call, number, outcome)
+        assert outcome.returncode == 0, f"{call} number {number}: {outcome.stderr}"
     assert clean, f"{call}: no clean run"
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from woflo.runners._slots import Slots
 
 _ALL_SIGNALS = frozenset(range(1, getattr(_signal, "NSIG", 65))) - {32, 33}  # the two that glibc keeps to itself
+_CTRL_C = (_signal.SIGINT,)
 _CATCHABLE = tuple(number for number in range(1, 32) if number not in {9, 19})  # SIGKILL and SIGSTOP can't be handled
 _threads_named = False
 _modules, _found = 0, list[str]()
@@ -116,8 +117,14 @@ class Worker:
     def reap(self) -> int | None:
         """End what is left of the group, then collect the leader; its exit code, negative for a signal, None if stolen."""
         try:
-            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:  # the application reaped it: the number may be anybody's, no signal is safe
+            if self.process_key >= 0:
+                _signal.pidfd_send_signal(self.process_key, 0)
+            else:
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except (
+            ProcessLookupError,
+            ChildProcessError,
+        ):  # the application reaped it: the number may be anybody's, no signal is safe
             self.gone = True
             return None
         self.signal(_signal.SIGKILL)
@@ -220,7 +227,8 @@ def _fork(run: Any, slots: Slots, token: bytes) -> Worker:
         parent = os.getpid()
         libraries = _libraries()
         signals = _handled() if "signal" in sys.modules else []
-        mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS) if signals else None
+        # Ctrl-C inside of os.fork() would be raised in somebody's fork hook, and printed there, and lost
+        mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS if signals else _CTRL_C)
         try:
             pid = os.fork()
             if pid == 0:
@@ -229,8 +237,7 @@ def _fork(run: Any, slots: Slots, token: bytes) -> Worker:
 
                 _worker.carry_out(run, theirs, parent, threads > 0, mask, signals, libraries, slots, bool(token))
         finally:
-            if mask is not None:
-                _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
     except BaseException:
         ours.close()
         raise

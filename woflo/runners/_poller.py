@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Poller", "watch_process"]
 
+_MOST = 64  # events taken at once; the rest come with the next step
+
 
 class _EpollPoller:
     """epoll: processes are watched by their pidfd, like any other descriptor."""
@@ -26,17 +28,23 @@ class _EpollPoller:
         return self._epoll.fileno()
 
     def add(self, fd: int) -> None:
-        self._epoll.register(fd, select.EPOLLIN)
+        try:
+            self._epoll.register(fd, select.EPOLLIN)
+        except FileExistsError:  # it was added before Ctrl-C came
+            return
 
     def remove(self, fd: int) -> None:
-        self._epoll.unregister(fd)
+        try:
+            self._epoll.unregister(fd)
+        except FileNotFoundError:  # Ctrl-C came before it was added
+            return
 
     add_process = add
     remove_process = remove
 
-    def wait(self, seconds: float | None) -> list[int]:
-        """The keys (descriptors) that are ready; at most `seconds` of sleep, None: no limit."""
-        return [fd for fd, _ in self._epoll.poll(seconds)]
+    def wait(self, seconds: float | None) -> list[tuple[int, int]]:
+        """Pairs that begin with a key (descriptor) that is ready; at most `seconds` of sleep, None: no limit."""
+        return self._epoll.poll(seconds, _MOST)
 
     def close(self) -> None:
         self._epoll.close()
@@ -68,13 +76,11 @@ class _KqueuePoller:
     def remove_process(self, key: int) -> None:
         """Nothing to do: it was watched for one event."""
 
-    def wait(self, seconds: float | None) -> list[int]:
-        """The keys that are ready; at most `seconds` of sleep, None: no limit."""
+    def wait(self, seconds: float | None) -> list[tuple[int, int]]:
+        """Pairs that begin with a key that is ready; at most `seconds` of sleep, None: no limit."""
         process = select.KQ_FILTER_PROC  # type: ignore[attr-defined,unused-ignore]
-        return [
-            -event.ident if event.filter == process else event.ident
-            for event in self._kqueue.control(None, 64, seconds)
-        ]
+        events = self._kqueue.control(None, _MOST, seconds)
+        return [(-event.ident if event.filter == process else event.ident, 0) for event in events]
 
     def close(self) -> None:
         self._kqueue.close()
@@ -98,9 +104,9 @@ class _SelectPoller:
     add_process = add
     remove_process = remove
 
-    def wait(self, seconds: float | None) -> list[int]:
-        """The keys that are ready; at most `seconds` of sleep, None: no limit."""
-        return select.select(list(self._fds), [], [], seconds)[0]
+    def wait(self, seconds: float | None) -> list[tuple[int, int]]:
+        """Pairs that begin with a key that is ready; at most `seconds` of sleep, None: no limit."""
+        return [(fd, 0) for fd in select.select(list(self._fds), [], [], seconds)[0]]
 
     def close(self) -> None:
         self._fds.clear()

@@ -68,6 +68,7 @@ class Supervisor:
         self.lock = RLock()  # see rule 1; re-entered by the fork hook
         self.workers: dict[int, Worker] = {}  # by the descriptors (keys) that the poller reports
         self.pending: dict[Slots, deque[Any]] = {}  # runs that wait for a slot, by the slots they want
+        self._torn = False  # Ctrl-C cut a registration short
         self._tired = False  # a worker could not be started for want of descriptors or processes
         self._poller = Poller()
         self._wake_reader, self._wake_writer = os.pipe()
@@ -90,13 +91,17 @@ class Supervisor:
     def start(self, run: Any) -> None:
         """Start a run's attempt in a worker now, or leave it pending until there is a slot."""
         self.nudge()
-        with self.lock:
-            slots = run.slots = slots_of(type(run))
-            slots.users += 1
-            if slots in self.pending or not self._try(run, slots):
-                run.mark_pending()
-                self.pending.setdefault(slots, deque()).append(run)
-                self._watch(slots)
+        try:
+            with self.lock:
+                slots = run.slots = slots_of(type(run))
+                slots.users += 1
+                if slots in self.pending or not self._try(run, slots):
+                    run.mark_pending()
+                    self.pending.setdefault(slots, deque()).append(run)
+                    self._watch(slots)
+        except KeyboardInterrupt:
+            self._torn = True
+            raise
         if run.unattended_until_started():
             self.attend(run)
 
@@ -173,6 +178,8 @@ class Supervisor:
 
     def _step(self, seconds: float | None) -> None:
         """Sleep until something happens, at most `seconds`; take note of all of it. Only the driver calls this."""
+        if self._torn:
+            self._repair()
         if self._timers:
             left = max(0.0, self._timers[0][0] - monotonic())
             seconds = left if seconds is None else min(seconds, left)
@@ -180,7 +187,7 @@ class Supervisor:
         if not events and not self.pending:
             return
         with self.lock:
-            for key in events:
+            for key, _ in events:
                 worker = self.workers.get(key)
                 if worker is not None:
                     if key == worker.process_key:
@@ -191,6 +198,16 @@ class Supervisor:
                     self._drain_wake()
             if self.pending:
                 self._start_pending()
+
+    def _repair(self) -> None:
+        """Ctrl-C came while a worker was being registered: see that all of them are watched."""
+        with self.lock:
+            self._torn = False
+            for key, worker in list(self.workers.items()):
+                if key == worker.process_key:
+                    self._poller.add_process(key)
+                elif worker.open:
+                    self._poller.add(key)
 
     def _drain_wake(self) -> None:
         try:
@@ -285,8 +302,10 @@ class Supervisor:
                 self._step(0.0)
             finally:
                 self._driver.release()
-                self._pass_on()
-            self._tell()
+                if self._sleepers:
+                    self._pass_on()
+            if self._finished or self._timers:
+                self._tell()
 
     def wait_for(self, run: BaseTaskRun[Any], deadline: float | None) -> bool:
         """Drive until the run has ended or the deadline has passed; False, at once, if another thread drives.
@@ -347,6 +366,10 @@ class Supervisor:
             self._sleepers.pop().wake()
         except IndexError:
             pass
+
+    def needs_hands(self) -> bool:
+        """Whether something can fall due and no background thread is there for it (none could be started)."""
+        return bool(self._timers) and self._background is None
 
     def wake(self) -> None:
         """Have the driver, if it is asleep in the poller, look again."""

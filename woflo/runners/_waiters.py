@@ -93,6 +93,9 @@ def block(waiter: Waiter, deadline: float | None, pump: bool, look: Callable[[],
                 return
             waiter.sleep(left)
             look()
+            supervisor = _process.supervisor
+            if supervisor is not None and supervisor.needs_hands():
+                supervisor.nudge()
     finally:
         for hook in hooks:
             hook(False)

@@ -34,12 +34,14 @@ if TYPE_CHECKING:
     from woflo.runners._slots import Slots
     from woflo.runners.base import BaseTaskRun
 
+_LINUX = sys.platform == "linux"
 _F_SETOWN, _F_SETSIG, _F_GETSIG, _O_ASYNC = 8, 10, 11, 0o20000  # Linux: fcntl.h
 CHANNEL_LOST = 71  # exit code: the task closed its worker's channel
 _LEAVE_SECONDS = 2  # for multiprocessing's own clean-up after the result was sent: then SIGALRM ends the worker
 
 _UTILS = ("multiprocess.util", "multiprocessing.util")
 _places: tuple[_exceptions.Place, ...] = ()  # where the task was when it was asked to stop
+_FLUSH_SECONDS = 1.0
 _armed = False  # whether SIGTERM raises TaskStopped: only while the task runs
 _run: BaseTaskRun[Any] | None = None
 
@@ -49,7 +51,7 @@ def carry_out(
     channel: socket,
     parent: int,
     streams: bool,
-    mask: set[Any] | None,
+    mask: set[Any],
     signals: list[int],
     libraries: list[str],
     slots: Slots,
@@ -62,7 +64,7 @@ def carry_out(
         channel: this worker's end; the parent's end is closed here already (by the fork hook).
         parent: the parent's process number.
         streams: whether stdout and stderr must be made anew (the parent had threads: a lock of theirs may be held).
-        mask: the parent's signal mask, if it blocked all signals around the fork.
+        mask: the parent's signal mask; Ctrl-C, or every signal, is blocked around the fork.
         signals: those with a Python handler in the parent.
         libraries: those loaded that want to be told of a fork.
         slots: the tree's slots.
@@ -72,8 +74,7 @@ def carry_out(
         os.setpgid(0, 0)
         hang_on(channel, parent)
         reset_signals(signals)
-        if mask is not None:
-            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
         os.dup2(_supervisor.null(), 0)
         if sys.stdin is not None:
             sys.stdin = _empty_stdin
@@ -120,17 +121,19 @@ def _main(run: BaseTaskRun[Any], channel: socket) -> None:
 def _is_ours(channel: socket) -> bool:
     """Whether the channel's number is still the channel's: a task may have closed it, and opened something else."""
     try:
-        if sys.platform == "linux":
-            return fcntl.fcntl(channel.fileno(), _F_GETSIG) == _signal.SIGKILL  # nobody else sets that
-        return stat.S_ISSOCK(os.fstat(channel.fileno()).st_mode)
+        fd = channel.fileno()
+        if _LINUX:
+            return bool(fcntl.fcntl(fd, _F_GETSIG) == _signal.SIGKILL)  # nobody else sets that
     except OSError:
         return False
+    else:
+        return stat.S_ISSOCK(os.fstat(fd).st_mode)
 
 
 def hang_on(channel: socket, parent: int) -> None:
     """Tie this process's group to its parent's life."""
     fd = channel.fileno()
-    if sys.platform == "linux":
+    if _LINUX:
         fcntl.fcntl(fd, _F_SETOWN, -os.getpid())
         fcntl.fcntl(fd, _F_SETSIG, 9)
         fcntl.fcntl(fd, fcntl.F_SETFL, _O_ASYNC)
@@ -219,8 +222,10 @@ def renew_streams() -> None:
 
     What the old ones still hold is the parent's to write. A stream that the program replaced by one of its own is left alone.
     """
+    global _risky
     for name, fd in (("stdout", 1), ("stderr", 2)):
         old = getattr(sys, name)
+        _risky = _risky or (old is not None and old is not getattr(sys, f"__{name}__"))
         if old is not None and old is getattr(sys, f"__{name}__"):
             try:
                 new = open(
@@ -239,6 +244,7 @@ def renew_streams() -> None:
 
 
 _kept: list[Any] = []
+_risky = False  # a stream of the program's own was there at the fork, and threads
 
 
 def _settle_libraries(libraries: list[str]) -> None:
@@ -258,12 +264,27 @@ def _settle_libraries(libraries: list[str]) -> None:
 
 
 def flush() -> None:
-    """Write out what the task printed, before its result is known."""
+    """Write out what the task printed, before its result is known.
+
+    A stream of the program's own may have a lock that a thread of the parent held at the fork: that flush gets a thread
+    and a second, and is given up then. The result counts more than what stays in such a stream.
+    """
+    if not _risky:
+        _flush_streams()
+        return
+    import threading
+
+    helper = threading.Thread(target=_flush_streams, daemon=True)
+    helper.start()
+    helper.join(_FLUSH_SECONDS)
+
+
+def _flush_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             try:
                 stream.flush()
-            except Exception:  # noqa: S112 - a closed or broken stream of the task's own; its result still counts
+            except Exception:  # a closed or broken stream of the task's own: its result still counts
                 continue
 
 

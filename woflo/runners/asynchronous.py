@@ -310,7 +310,11 @@ class _Thread:
 
         self.loop = asyncio.new_event_loop()
         self.ended = False  # under `_own_lock`
-        threading.Thread(target=self._work, name="woflo-loop", daemon=True).start()
+        try:
+            threading.Thread(target=self._work, name="woflo-loop", daemon=True).start()
+        except BaseException:
+            self.loop.close()
+            raise
 
     def _work(self) -> None:
         asyncio.set_event_loop(self.loop)

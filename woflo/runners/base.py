@@ -56,6 +56,8 @@ _UNSET: dict[str, Any] = {
     "_thread": 0,
     "loop": None,
     "parcel": None,
+    "pid": None,
+    "spawns": False,
     "worker": None,
 }
 

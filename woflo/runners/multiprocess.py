@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from woflo.runners._launch import Worker
     from woflo.runners._shipping import Parcel
+    from woflo.runners._slots import Slots
 else:
     from woflo._generic import R
 
@@ -65,14 +66,17 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
     process_type: ClassVar[Any] = ForkProcess if hasattr(os, "fork") else SpawnProcess
     settings = ("process_type", "max_running")
 
-    __slots__ = ("parcel", "worker")
-    spawns: bool = False
+    __slots__ = ("parcel", "pid", "slots", "spawns", "worker")
+    pid: int | None
+    spawns: bool
+    slots: Slots  # that its attempt takes its slot from
     parcel: Parcel | None
     worker: Worker | None  # of the current attempt, or the last
 
     def begin(self) -> None:
         """Start the first attempt; under spawn, pack the call now."""
-        self.spawns = start_method(type(self).process_type) == "spawn"
+        kind = self.process_type
+        self.spawns = kind is not ForkProcess and start_method(kind) == "spawn"
         if self.context is None:
             self.context = copy_context()
         if self.spawns:
@@ -113,6 +117,9 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
     def take(self, worker: Worker, kind: bytes | None, body: Any) -> None:
         """The attempt's frame (a kind and its body), or without one what its process ended with."""
         result: Any = None
+        if kind == _shipping.OK and not body:  # None
+            self._settle(Ok(None))  # type: ignore[arg-type]
+            return
         if kind is None:
             result = body if isinstance(body, Failure) else self._death(worker, body)
         else:
@@ -209,9 +216,10 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
     def _forget(self) -> None:
         if self._attended:
             super()._forget()
-        parcel, self.parcel = self.parcel, None
-        if parcel is not None:
-            parcel.close()
+        if self.spawns:
+            parcel, self.parcel = self.parcel, None
+            if parcel is not None:
+                parcel.close()
 
 
 def start_method(process_type: Any) -> str:
