@@ -217,6 +217,23 @@ async def _afarewell(started: Flag, release: Flag) -> str:
         return "farewell"
 
 
+def _clumsy(ledger: Ledger, started: Flag, release: Flag) -> str:
+    """Fail while leaving because of a stop."""
+    ledger.add("attempt")
+    try:
+        return _hold(started, release)
+    except woflo.TaskStopped:
+        raise OSError("the clean-up failed") from None
+
+
+async def _aclumsy(ledger: Ledger, started: Flag, release: Flag) -> str:
+    ledger.add("attempt")
+    try:
+        return await _ahold(started, release)
+    except (asyncio.CancelledError, woflo.TaskStopped):
+        raise OSError("the clean-up failed") from None
+
+
 def _polite(started: Flag, asked: Flag) -> None:
     """Leave when asked to, by whichever way the question comes."""
     deadline = time.monotonic() + PATIENCE
@@ -727,6 +744,15 @@ class RunnerContract:
         assert next(ended) is slow
         assert list(ended) == []
 
+    def test_as_completed_of_ended_runs(self) -> None:
+        """Runs that have ended already are given too, and a run that is named twice comes once."""
+        give = self.make(_give)
+        one, two = give(1), give(2)
+        assert woflo.wait([one, two], timeout=PATIENCE)
+        ended: Iterator[BaseTaskRun[Any]] = woflo.as_completed([one, two, one], timeout=PATIENCE)
+        assert [run.get_result() for run in ended] == [1, 2]
+        assert list(woflo.as_completed([])) == []
+
     def test_wait_for_several(self, tmp_path: Path) -> None:
         """woflo.wait answers whether all have ended, and its time limit leaves them alone."""
         slow, release = self.held(tmp_path)
@@ -870,6 +896,18 @@ class RunnerContract:
         started.wait()
         run.stop(grace=PATIENCE)
         assert run.get_result(timeout=PATIENCE) == "farewell"
+
+    def test_a_stopped_task_that_raises_is_stopped(self, tmp_path: Path) -> None:
+        """Whatever a task raises when it was asked to stop, its run was stopped, and isn't tried again."""
+        self.needs(self.runs_apart, "returns when the task has ended")
+        self.needs(self.interrupts, "can't raise anything in a running task")
+        ledger = Ledger(tmp_path / "ledger")
+        started, release = Flag(tmp_path / "started"), Flag(tmp_path / "release")
+        run = self.make(self.either(_clumsy, _aclumsy), retries=2)(ledger, started, release)
+        started.wait()
+        run.stop(grace=PATIENCE)
+        assert isinstance(run.outcome(), woflo.StoppedFailure)
+        assert ledger.lines() == ["attempt"]
 
     def test_stop_ends_a_task_that_refuses(self, tmp_path: Path) -> None:
         """After the grace a task that won't end is ended."""

@@ -110,24 +110,23 @@ class Supervisor:
         token = slots.take()
         if token is None:
             return False
+        worker = None
         try:
             worker = _launch.launch(run, slots, token)
+            self._register(worker)
         except OSError as error:
+            self._drop(worker)
             slots.give(token)
             if error.errno in _TIRED and self.workers:
                 self._tired = True  # the next of ours that ends makes room
                 return False
-            name = errno.errorcode.get(error.errno or 0, str(error.errno))
-            self._not_started(run, WorkerFailure(f"could not be started: {name}: {error.strerror}", errno=name))
+            self._not_started(run, could_not_start(error))
             return True
-        except BaseException:
+        except Exception:
+            self._drop(worker)
             slots.give(token)
             leave_slots(slots)
             raise
-        workers, poller = self.workers, self._poller
-        workers[worker.process_key] = workers[worker.fd] = worker
-        poller.add_process(worker.process_key)
-        poller.add(worker.fd)
         run.pid = worker.pid
         run.worker = worker
         run.mark_started()
@@ -135,6 +134,23 @@ class Supervisor:
         if limit is not None:
             run._clock = self.call_later(limit, worker.overdue)
         return True
+
+    def _register(self, worker: Worker) -> None:
+        workers, poller = self.workers, self._poller
+        workers[worker.process_key] = workers[worker.fd] = worker
+        poller.add_process(worker.process_key)
+        poller.add(worker.fd)
+
+    def _drop(self, worker: Worker | None) -> None:
+        """A worker that can't be watched must not live."""
+        if worker is not None:
+            self._deafen(worker)
+            self._poller.remove_process(worker.process_key)
+            self.workers.pop(worker.process_key, None)
+            self.workers.pop(worker.fd, None)
+            worker.signal(_signal.SIGKILL)
+            worker.reap()
+            worker.close()
 
     def _not_started(self, run: Any, failure: Failure) -> None:
         leave_slots(run.slots)
@@ -522,6 +538,12 @@ def null() -> int:
     if _null < 0:
         _null = os.open(os.devnull, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
     return _null
+
+
+def could_not_start(error: OSError) -> WorkerFailure:
+    """The failure of an attempt for which there was no process, no descriptor or no memory."""
+    name = errno.errorcode.get(error.errno or 0, str(error.errno))
+    return WorkerFailure(f"could not be started: {name}: {error.strerror}", errno=name)
 
 
 def slots_of(runner: type) -> Slots:

@@ -284,7 +284,7 @@ def _flush_streams() -> None:
         if stream is not None:
             try:
                 stream.flush()
-            except Exception:  # a closed or broken stream of the task's own: its result still counts
+            except Exception:  # noqa: S112 - a closed or broken stream of the task's own: its result still counts
                 continue
 
 

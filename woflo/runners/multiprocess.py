@@ -101,7 +101,10 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
             self.spawns = True
 
     def _start_attempt(self) -> None:
-        _supervisor.get().start(self)
+        try:
+            _supervisor.get().start(self)
+        except OSError as error:  # the supervisor itself, or its slots, could not be made
+            self.finish(self.named(_supervisor.could_not_start(error)))
 
     def unattended_until_started(self) -> bool:
         """Whether something can fall due for this run with nobody waiting for it."""
