@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from benchmarks import _upstream
 from benchmarks._rows import Contestant, Goal, Row
@@ -86,7 +87,7 @@ def together(outcome: Outcome, *, quick: bool) -> None:
             figures.values.append(answer["value"][name])
 
 
-def launch(row: Row, contestant: Contestant, *, quick: bool) -> dict:
+def launch(row: Row, contestant: Contestant, *, quick: bool) -> dict[str, Any]:
     """Run one contestant in a fresh interpreter; return its answer: `value` and `note`, or `skip`."""
     path = [str(ROOT)]
     if contestant.upstream:
@@ -110,7 +111,8 @@ def launch(row: Row, contestant: Contestant, *, quick: bool) -> dict:
     if not answers:
         last = done.stderr.strip().split("\n")[-1][:200]
         return {"skip": f"failed with status {done.returncode}: {last}"}
-    return json.loads(answers[-1])
+    answer: dict[str, Any] = json.loads(answers[-1])
+    return answer
 
 
 def environment(path: list[str]) -> dict[str, str]:

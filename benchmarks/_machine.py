@@ -30,10 +30,8 @@ def describe() -> dict[str, str]:
 def line() -> str:
     """Return the same as a line of text."""
     facts = describe()
-    return (
-        f"{facts['cores']} cores ({facts['processor']}), {facts['memory']}, {facts['kernel']}, {facts['python']}; "
-        f"{facts['peers']}"
-    )
+    machine = f"{facts['cores']} cores ({facts['processor']}), {facts['memory']}, {facts['kernel']}, {facts['python']}"
+    return f"{machine}; {facts['peers'] or 'no peers'}"
 
 
 def processor() -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 VERSION = "0.8.2"  # the last release before this code
 
 
-def folder():
+def folder() -> tuple[Path | None, str]:
     """Return the folder to put on PYTHONPATH, and "", or None and the reason why it can't be had.
 
     The first call needs a package index; later ones find the folder in the cache.

@@ -124,7 +124,7 @@ def forks(live):
     def start():
         if len(alive) >= live:
             finish(alive[0])
-        reader, writer = os.pipe2(os.O_CLOEXEC)
+        reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.write(writer, b"x" * 20)

@@ -93,7 +93,7 @@ class Step:
         if "socketpair" in active:
             reader, writer = (end.detach() for end in _socket.socketpair())
         else:
-            reader, writer = os.pipe2(os.O_CLOEXEC)
+            reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
             child(active, writer, self.null)

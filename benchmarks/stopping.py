@@ -96,7 +96,7 @@ def sigkill():
         os.waitpid(pid, 0)
 
     def following():
-        reader, writer = os.pipe2(os.O_CLOEXEC)
+        reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.write(writer, b"x" * 20)

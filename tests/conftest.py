@@ -58,12 +58,14 @@ def _collect() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def standing_descriptors() -> None:
-    """Let woflo open what it keeps for good before anything is counted."""
+    """Let woflo open what it keeps for good before anything is counted; idle threads leave at once."""
     import woflo
-    from woflo.runners import MultiprocessTaskRun
+    from woflo.runners import MultiprocessTaskRun, asynchronous, thread
 
     if sys.platform != "win32":
         woflo.task(int, runner=MultiprocessTaskRun)().wait()
+    # They end by themselves after a second without work; a thousand tests need not wait for it.
+    asynchronous._IDLE_SECONDS = thread._IDLE_SECONDS = 0.05
 
 
 @pytest.fixture(autouse=True)

@@ -129,7 +129,7 @@ def test_an_abandoned_run_does_not_block_the_others():
         release.set()
 
 
-def test_many_stops_hit_only_their_runs(tmp_path):
+def test_many_stops_hit_only_their_runs():
     """Runs that end while they are being stopped let nothing strike the runs after them."""
     runner = ThreadTaskRun.using(max_running=2)
 

@@ -171,6 +171,8 @@ def _write(level: str, text: str, event: Event) -> None:
     """One record through loguru, with control characters escaped: a message can't forge a line's colours."""
     from loguru import logger
 
+    for hook in _notify.at_first_log:  # loguru's own exit function, registered just now, must not run before ours
+        hook()
     names_only = {name: getattr(event, name) for name in ("run", "task", "attempt") if hasattr(event, name)}
     logger.bind(**names_only).log(level, "{}", text.translate(_ESCAPES))
 

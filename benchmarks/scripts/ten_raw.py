@@ -4,7 +4,7 @@ import os
 
 started = []
 for _ in range(10):
-    reader, writer = os.pipe2(os.O_CLOEXEC)
+    reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.write(writer, b"x" * 20)

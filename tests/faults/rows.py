@@ -425,7 +425,12 @@ TESTS: dict[tuple[str, str], list[str]] = {}
 """(row, runner) -> names of the tests that keep it."""
 
 
-def covers(*keys: str, runners: Sequence[str] | None = None, slow: bool = False) -> Callable[[F], F]:
+def covers(
+    *keys: str,
+    runners: Sequence[str] | None = None,
+    vary: tuple[str, Mapping[Any, Sequence[str]]] | None = None,
+    slow: bool = False,
+) -> Callable[[F], F]:
     """Tie a test to rows.
 
     The test is parametrised over the runners if it takes a `runner`. By default these
@@ -434,18 +439,26 @@ def covers(*keys: str, runners: Sequence[str] | None = None, slow: bool = False)
     Args:
         keys: Rows of this registry.
         runners: Which of the runners this test is for.
+        vary: Another parameter: its name, and for each of its values the runners.
         slow: Marks it `slow` as well.
     """
     chosen = tuple(ROWS[keys[0]].runners if runners is None else runners)
 
     def tie(test: F) -> F:
         module = test.__module__.rpartition(".")[2]
-        for key in keys:
-            for runner in chosen:
-                TESTS.setdefault((key, runner), []).append(f"{module}.{test.__name__}")
+        code = test.__code__
         marked: Any = test
-        if "runner" in test.__code__.co_varnames[: test.__code__.co_argcount + test.__code__.co_kwonlyargcount]:
+        used = chosen
+        if vary is not None:
+            name, values = vary
+            pairs = [(runner, value) for value, wanted in values.items() for runner in wanted]
+            used = tuple(runner for runner in RUNNERS if runner in {runner for runner, _ in pairs})
+            marked = pytest.mark.parametrize(("runner", name), pairs)(marked)
+        elif "runner" in code.co_varnames[: code.co_argcount]:
             marked = pytest.mark.parametrize("runner", chosen)(marked)
+        for key in keys:
+            for runner in used:
+                TESTS.setdefault((key, runner), []).append(f"{module}.{test.__name__}")
         if slow:
             marked = pytest.mark.slow(marked)
         linux = pytest.mark.skipif(sys.platform != "linux", reason="the harness counts by /proc and a child subreaper")

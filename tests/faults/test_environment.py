@@ -604,8 +604,8 @@ STEPS = {
     "recvmsg": "EINTR",
     "poll": "EINTR",
     "kill": "ESRCH",
-    "wait4": "ECHILD",
-    "waitid": "ECHILD",
+    "wait4": "EINTR",
+    "waitid": "EINTR",
 }
 """System call -> the error that it may really give."""
 

@@ -294,12 +294,13 @@ WAITS = {
 }
 
 
-@covers("interrupt-wait", runners=CONCURRENT)
-@pytest.mark.parametrize("wait", WAITS)
+WAITING_RUNNERS = {wait: CONCURRENT if wait in ("get_result", "compute") else CONCURRENT[:3] for wait in WAITS}
+"""A wait is the same for a spawned worker as for a forked one."""
+
+
+@covers("interrupt-wait", vary=("wait", WAITING_RUNNERS))
 def test_interrupt_while_waiting(start_case, runner, wait):
     """One Ctrl-C: one KeyboardInterrupt in the caller, all runs stopped, exit by SIGINT."""
-    if runner == "spawn" and wait not in ("get_result", "compute"):
-        pytest.skip("waiting is the same as on fork")
     case = start_case(
         f"""
         @job
@@ -330,12 +331,12 @@ def test_interrupt_while_waiting(start_case, runner, wait):
     assert outcome.count("finally") == 3
 
 
-@covers("interrupt-wait")
-@pytest.mark.parametrize("moment", [0, 1, 3, 7, 20])
+QUICK = ("sequential", "thread", "fork")
+
+
+@covers("interrupt-wait", vary=("moment", {0: QUICK, 1: RUNNERS, 3: QUICK, 7: RUNNERS, 20: QUICK}))
 def test_interrupt_at_any_time(start_case, runner, moment):
     """Ctrl-C at any moment of starting and collecting runs: exit by SIGINT, nothing left, no traces."""
-    if runner in ("spawn", "async") and moment not in (1, 7):
-        pytest.skip("two moments suffice where a start is slow")
     case = start_case(
         """
         def forever():
@@ -517,12 +518,9 @@ def test_parent_killed(start_case, runner):
     case.wait(-signal.SIGKILL)
 
 
-@covers("parent-killed")
-@pytest.mark.parametrize("moment", [0, 2, 5])
+@covers("parent-killed", vary=("moment", {0: PROCESSES, 2: ["fork"], 5: ["fork"]}))
 def test_parent_killed_while_starting(start_case, runner, moment):
     """When the parent is killed in the middle of starting runs, none outlives it."""
-    if runner == "spawn" and moment:
-        pytest.skip("one moment suffices where a start is slow")
     case = start_case(
         """
         @job

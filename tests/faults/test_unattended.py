@@ -9,7 +9,7 @@ import textwrap
 
 import pytest
 
-from .rows import PROCESSES, covers
+from .rows import CONCURRENT, PROCESSES, covers
 
 COMPUTING = """
 def compute_until(start, count=1, limit=10):
@@ -84,12 +84,9 @@ def test_timeout_of_a_deaf_task_unattended(run_case, runner):
     )
 
 
-@covers("unattended-retry")
-@pytest.mark.parametrize("fault", ["exception", "kill", "timeout"])
+@covers("unattended-retry", vary=("fault", {"exception": CONCURRENT, "kill": PROCESSES, "timeout": CONCURRENT}))
 def test_retry_unattended(run_case, runner, fault):
     """Attempts follow one another, with their pauses, though nobody waits."""
-    if runner not in PROCESSES and fault == "kill":
-        pytest.skip("the task lives in the caller's process")
     act = {
         "exception": "raise ValueError('again')",
         "kill": "os.kill(os.getpid(), signal.SIGKILL)",
@@ -214,12 +211,9 @@ def test_one_limit_for_all(run_case, runner):
     )
 
 
-@covers("unattended-callback")
-@pytest.mark.parametrize("fault", ["none", "exception", "kill"])
+@covers("unattended-callback", vary=("fault", {"none": CONCURRENT, "exception": CONCURRENT, "kill": PROCESSES}))
 def test_callback_unattended(run_case, runner, fault):
     """A callback is called once in time though nobody waits, also after a death."""
-    if runner not in PROCESSES and fault == "kill":
-        pytest.skip("the task lives in the caller's process")
     act = {"none": "pass", "exception": "raise ValueError('x')", "kill": "os.kill(os.getpid(), signal.SIGKILL)"}[fault]
     outcome = run_case(
         computing(f"""

@@ -20,13 +20,27 @@ from woflo.runners import _attempt, _process, _waiters
 _MARGIN = 0.5  # seconds after the grace for what was killed to be collected
 
 
-def register() -> None:
-    """Have the interpreter call us: once before it waits for threads (earlier than atexit), and once as an atexit function."""
-    import threading
+_hooked = False  # the earlier of the two hooks is registered
 
+
+def register() -> None:
+    """Have the interpreter call us at its exit, and before it waits for threads if there can be any.
+
+    The earlier hook needs `threading`, whose fork hooks cost every later fork 5 %: it is registered when somebody has
+    imported that. Without threads nothing happens between the two.
+    """
     atexit.register(_at_exit)
+    hook_threads()
+
+
+def hook_threads() -> None:
+    """Register the earlier hook if `threading` is there; a second call does nothing."""
+    global _hooked
+    if _hooked or "threading" not in sys.modules:
+        return
+    _hooked = True
     try:
-        threading._register_atexit(_before_threads_end)  # type: ignore[attr-defined]
+        sys.modules["threading"]._register_atexit(_before_threads_end)  # as concurrent.futures does
     except (AttributeError, RuntimeError):  # another Python, or the end has begun: the atexit function alone
         return
 

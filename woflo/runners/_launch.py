@@ -189,6 +189,23 @@ def strays(pid: int) -> list[int]:
     return found
 
 
+_worker: Any = None  # the worker's side, loaded by `prepare`: nothing is imported between fork and task
+
+
+def prepare() -> None:
+    """Before the first fork: load what the child needs, and have the C library's functions that it calls bound.
+
+    A function's first call looks its name up and writes where it was found: about ten page faults, in each child anew.
+    """
+    global _worker
+    if _worker is not None:
+        return
+    from woflo.runners import _worker as module
+
+    _worker = module
+    module.warm_up()
+
+
 def nobody(run: Any) -> Worker:
     """The handle of a worker that could not be started."""
     worker = Worker(run, 0, None, None, None)
@@ -233,8 +250,6 @@ def _fork(run: Any, slots: Slots, token: bytes) -> Worker:
             pid = os.fork()
             if pid == 0:
                 ours.close()  # else the lifeline would never hang up
-                from woflo.runners import _worker
-
                 _worker.carry_out(run, theirs, parent, threads > 0, mask, signals, libraries, slots, bool(token))
         finally:
             _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)

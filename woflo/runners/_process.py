@@ -31,6 +31,7 @@ prepared = False  # the fork and exit hooks are registered
 exiting = False  # the interpreter is ending: its exit hook is at work
 closed = False  # the exit hook has done its work: nobody would wait for a further run
 
+_null = -1
 _on_fork: list[Callable[[], None]] = []
 _kept: list[Any] = []  # the parent's, in a forked child: nothing of it may be destroyed there
 
@@ -44,11 +45,34 @@ def prepare() -> None:
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_start_anew)
     _exit.register()
+    _notify.at_first_log.append(_exit.hook_threads)
 
 
 def ready() -> bool:
     """Whether a run may be started the straight way: the hooks are registered and the program isn't over."""
     return prepared and not closed
+
+
+def start_thread(work: Callable[..., object], *args: object, name: str) -> None:
+    """Start a daemon thread.
+
+    Raises:
+        RuntimeError: none is to be had, or the interpreter is ending.
+    """
+    import threading  # not before somebody wants threads: its fork hooks cost every fork 5 %
+
+    from woflo.runners import _exit
+
+    _exit.hook_threads()
+    threading.Thread(target=work, args=args, name=name, daemon=True).start()
+
+
+def null() -> int:
+    """A descriptor of /dev/null, for the stdin of workers."""
+    global _null
+    if _null < 0:
+        _null = os.open(os.devnull, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+    return _null
 
 
 def on_fork(forget: Callable[[], None]) -> None:

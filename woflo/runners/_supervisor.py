@@ -418,12 +418,8 @@ class Supervisor:
             if self._background is not None:
                 return
             self._background = waiter = _waiters.Waiter()
-            import threading
-
             try:
-                threading.Thread(
-                    target=self._run_background, args=(waiter,), name="woflo-background", daemon=True
-                ).start()
+                _process.start_thread(self._run_background, waiter, name="woflo-background")
             except (
                 RuntimeError
             ):  # no thread to be had, or the interpreter is ending: whoever waits pumps, and the exit does
@@ -505,7 +501,6 @@ class Supervisor:
 _supervisor: Supervisor | None = None
 _making = allocate_lock()
 _slots: dict[type, Slots] = {}
-_null: int = -1
 _hooked = False
 _kept: list[Any] = []
 _own_channel: socket | None = None  # in a worker: its end of its channel
@@ -522,6 +517,7 @@ def get() -> Supervisor:
         with _making:
             if _supervisor is None:
                 _hook()
+                _launch.prepare()
                 _supervisor = _process.supervisor = Supervisor()
             found = _supervisor
     return found
@@ -530,14 +526,6 @@ def get() -> Supervisor:
 def existing() -> Supervisor | None:
     """This process's supervisor, if anything has needed one."""
     return _supervisor
-
-
-def null() -> int:
-    """A descriptor of /dev/null, for the stdin of workers."""
-    global _null
-    if _null < 0:
-        _null = os.open(os.devnull, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
-    return _null
 
 
 def could_not_start(error: OSError) -> WorkerFailure:

@@ -46,6 +46,21 @@ _armed = False  # whether SIGTERM raises TaskStopped: only while the task runs
 _run: BaseTaskRun[Any] | None = None
 
 
+def warm_up() -> None:
+    """In the parent, once: what a child will call of the C library, to no effect."""
+    if fcntl is None:
+        return
+    null = _process.null()
+    os.dup2(null, null)
+    fcntl.fcntl(null, fcntl.F_GETFD)
+    os.killpg(os.getpgrp(), 0)
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
+    try:
+        os.setpgid(0, os.getpgrp())
+    except OSError:  # a session's leader may not
+        return
+
+
 def carry_out(
     run: BaseTaskRun[Any],
     channel: socket,
@@ -75,7 +90,7 @@ def carry_out(
         hang_on(channel, parent)
         reset_signals(signals)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
-        os.dup2(_supervisor.null(), 0)
+        os.dup2(_process.null(), 0)
         if sys.stdin is not None:
             sys.stdin = _empty_stdin
         if streams:

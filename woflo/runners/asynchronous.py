@@ -243,8 +243,6 @@ class AsyncTaskRun(BaseTaskRun[R]):
 
 async def _in_thread(run: AsyncTaskRun[Any]) -> Any:
     """Call a plain function beside the loop: in a daemon thread, so that one that never returns can't hold up the exit."""
-    import threading
-
     loop = asyncio.get_running_loop()
     room = _room.get(loop)
     if room is None:
@@ -275,7 +273,7 @@ async def _in_thread(run: AsyncTaskRun[Any]) -> Any:
             except RuntimeError:  # the loop was closed: the run has ended with it
                 return
 
-        threading.Thread(target=call, name=f"woflo-{run.name}", daemon=True).start()
+        _process.start_thread(call, name=f"woflo-{run.name}")
         while True:
             try:
                 return await asyncio.shield(future)
@@ -306,12 +304,10 @@ class _Thread:
     """woflo's own loop, in a daemon thread, as long as there are runs (or tasks that they left)."""
 
     def __init__(self) -> None:
-        import threading
-
         self.loop = asyncio.new_event_loop()
         self.ended = False  # under `_own_lock`
         try:
-            threading.Thread(target=self._work, name="woflo-loop", daemon=True).start()
+            _process.start_thread(self._work, name="woflo-loop")
         except BaseException:
             self.loop.close()
             raise

@@ -74,10 +74,8 @@ class _Pool:
         return False
 
     def _start_thread(self) -> None:
-        import threading
-
         try:
-            threading.Thread(target=self._work, name=f"woflo-{next(_numbers)}", daemon=True).start()
+            _process.start_thread(self._work, name=f"woflo-{next(_numbers)}")
         except RuntimeError as error:
             with self.lock:
                 self.threads -= 1
