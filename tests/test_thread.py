@@ -117,7 +117,7 @@ def test_an_abandoned_run_does_not_block_the_others():
 
     def stuck():
         started.set()
-        release.wait(PATIENCE)
+        release.wait(2 * PATIENCE)
 
     run = task(stuck, runner=runner)()
     assert started.wait(PATIENCE)

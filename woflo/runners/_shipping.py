@@ -118,9 +118,14 @@ def dump_call(run: BaseTaskRun[Any]) -> bytes:
         raise _cannot_travel(run, error) from error
 
 
+def shell() -> BaseTaskRun[Any]:
+    """A run that belongs to no process: it has names, but can't be waited for."""
+    return base.BaseTaskRun(None, (), {}, 0, None)  # type: ignore[arg-type]
+
+
 def load_call(data: bytes) -> Call:
     """The call that `dump_call` packed, in another process: its run has the names, but can't be waited for."""
-    run: BaseTaskRun[Any] = base.BaseTaskRun()
+    run = shell()
     run.task, run.args, run.kwargs, run._number, run.attempt = pickle.loads(data)
     return _attempt.Call(run)
 

@@ -17,7 +17,7 @@ import sys
 from woflo import _exceptions, _notify
 from woflo.errors import TaskStopped
 from woflo.result import StoppedFailure
-from woflo.runners import _attempt, _process, _shipping, _supervisor, base
+from woflo.runners import _attempt, _process, _shipping, _supervisor
 
 try:
     import fcntl
@@ -48,7 +48,7 @@ _run: BaseTaskRun[Any] | None = None
 
 def warm_up() -> None:
     """In the parent, once: what a child will call of the C library, to no effect."""
-    if fcntl is None:
+    if os.name != "posix":
         return
     null = _process.null()
     os.dup2(null, null)
@@ -352,7 +352,7 @@ def spawned(channel_fd: int, parcel_fd: int, parent: int, slots: tuple[int, int,
             run = _shipping.load_call(data).run
             run.attempt = settings["attempt"]
         except BaseException as error:
-            run = base.BaseTaskRun()
+            run = _shipping.shell()
             failure = _shipping.broken_call(error)
             flush()
             _shipping.send_result(channel, failure, ())

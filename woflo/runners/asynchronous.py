@@ -51,6 +51,12 @@ class AsyncTaskRun(BaseTaskRun[R]):
     loop: asyncio.AbstractEventLoop | None
     _job: asyncio.Task[None] | None
 
+    def __init__(
+        self, task: Task[..., R], args: tuple[Any, ...], kwargs: dict[str, Any], number: int, owner: object
+    ) -> None:
+        BaseTaskRun.__init__(self, task, args, kwargs, number, owner)
+        self.loop = self._job = None
+
     @classmethod
     def submit(
         cls, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[BaseTaskRun[Any]]
@@ -58,14 +64,10 @@ class AsyncTaskRun(BaseTaskRun[R]):
         loop = _running_loop()
         if loop is None or inputs or not task.simple or not task.is_async or _notify.listening or not _process.ready():
             return super().submit(task, args, kwargs, inputs)
-        run = cls()  # the straight way: a coroutine function on its own loop, no retries, no time-out
-        run.task = task
+        # the straight way: a coroutine function on its own loop, no retries, no time-out
+        run = cls(task, args, kwargs, next(task.numbers), _process.mark)
         run.loop = loop
-        run._number = next(task.numbers)
-        run._owner = _process.mark
         run._phase = "running"
-        run._result = run._waiters = run._dependents = run._callbacks = None
-        run._started = 0.0
         _process.live.add(run)
         run._job = loop.create_task(run._straight(args, kwargs))
         return run

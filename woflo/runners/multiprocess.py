@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, ClassVar, TypeVar
 
+    from woflo.task import Task
+
     R = TypeVar("R", covariant=True)  # noqa: PLC0105
 
     from woflo.runners._launch import Worker
@@ -66,12 +68,18 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
     process_type: ClassVar[Any] = ForkProcess if hasattr(os, "fork") else SpawnProcess
     settings = ("process_type", "max_running")
 
-    __slots__ = ("parcel", "pid", "slots", "spawns", "worker")
-    pid: int | None
+    __slots__ = ("parcel", "slots", "spawns", "worker")
     spawns: bool
     slots: Slots  # that its attempt takes its slot from
     parcel: Parcel | None
     worker: Worker | None  # of the current attempt, or the last
+
+    def __init__(
+        self, task: Task[..., R], args: tuple[Any, ...], kwargs: dict[str, Any], number: int, owner: object
+    ) -> None:
+        BaseTaskRun.__init__(self, task, args, kwargs, number, owner)
+        self.parcel = self.worker = None
+        self.spawns = False
 
     def begin(self) -> None:
         """Start the first attempt; under spawn, pack the call now."""

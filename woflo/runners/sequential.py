@@ -38,25 +38,21 @@ class SequentialTaskRun(BaseTaskRun[R]):
     ) -> Self:
         if inputs:
             return super().submit(task, args, kwargs, inputs)
-        run = cls.__new__(cls)
-        run.task = task
-        run._number = next(task.numbers)
+        run = cls(task, args, kwargs, next(task.numbers), None)
         # the straight way: no retries, no time-out, no coroutine, nobody listening
         if task.simple and not task.is_async and not _notify.listening:
             token = current.set(run)
             try:
                 run._result = Ok(task.fn(*args, **kwargs))
+                run.args = run.kwargs = None  # type: ignore[assignment]
                 return run  # noqa: TRY300 - an else block costs 5 % here
             except BaseException as error:
-                run.args, run.kwargs = args, kwargs
                 run._started = monotonic()
                 result = failure_from(run, error)
             finally:
                 current.reset(token)
             run._conclude_here(result)
             return run
-        run.args = args
-        run.kwargs = kwargs
         run.begin()
         return run
 

@@ -27,6 +27,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeVar
 
+    from woflo.task import Task
+
     R = TypeVar("R", covariant=True)  # noqa: PLC0105
 else:
     from woflo._generic import R
@@ -173,9 +175,16 @@ class ThreadTaskRun(BaseTaskRun[R]):
         max_running: at most so many at work at once; None: max(32, 4 × cores). One that waits for a run doesn't count.
     """
 
-    __slots__ = ("_thread",)
+    __slots__ = ("_thread", "_thrown")
     _thread: int  # the thread that runs the task's code now
-    _thrown: bool = False
+    _thrown: bool  # whether TaskStopped was thrown into it
+
+    def __init__(
+        self, task: Task[..., R], args: tuple[Any, ...], kwargs: dict[str, Any], number: int, owner: object
+    ) -> None:
+        BaseTaskRun.__init__(self, task, args, kwargs, number, owner)
+        self._thread = 0
+        self._thrown = False
 
     def begin(self) -> None:
         if self.context is None:
