@@ -14,7 +14,7 @@ import pytest
 import woflo
 from woflo import Task, UsageError, task
 from woflo.runners import AsyncTaskRun, MultiprocessTaskRun, SequentialTaskRun, ThreadTaskRun
-from woflo.testing import PATIENCE
+from woflo.testing import PATIENCE, Flag
 
 
 class FirstTaskRun(SequentialTaskRun):
@@ -549,9 +549,10 @@ def test_ref_is_the_identity():
     assert woflo.ref(run) is run
 
 
-def test_a_run_in_a_foreign_process_is_refused():
+def test_a_run_in_a_foreign_process_is_refused(tmp_path):
     """A run that got into another process can't be waited for there: it should be an argument."""
-    run = task(give)(1)
+    flag = Flag(tmp_path / "release")
+    run = task(flag.wait, name="held")()
 
     def steal():
         return run.get_result()
@@ -559,4 +560,5 @@ def test_a_run_in_a_foreign_process_is_refused():
     outcome = task(steal, runner=MultiprocessTaskRun)().outcome()
     assert isinstance(outcome.__cause__, UsageError)
     assert "argument" in str(outcome.__cause__)
-    assert get(run) == 1
+    flag.set()
+    assert get(run) is None

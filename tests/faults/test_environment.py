@@ -705,13 +705,13 @@ def test_threads_cannot_be_started(run_case, runner):
 @covers("clock")
 def test_clock_jumps(run_case, runner):
     """The wall clock may jump by a day in either direction: no time-out, pause or order changes."""
-    body = "await asyncio.sleep(0.3)" if runner == "async" else "time.sleep(0.3)"
+    body = "await asyncio.sleep(0.2)" if runner == "async" else "time.sleep(0.2)"
     run_case(
         f"""
         real, offset = time.time, [0.0]
         time.time = lambda: real() + offset[0]
 
-        @job(timeout=10, retries=1, retry_sleep_time=0.2)
+        @job(timeout=10, retries=1, retry_sleep_time=0.1)
         {"async " if runner == "async" else ""}def body():
             write("attempt")
             {body}
@@ -719,14 +719,14 @@ def test_clock_jumps(run_case, runner):
                 raise ValueError("again")
             return "done"
 
-        for jump in (86400, -86400, 3600 * 24 * 365, -3600):
+        for jump in (86400 * 365, -86400):
             offset[0] = 0
             began = time.monotonic()
             run = body()
             offset[0] = jump
             assert not run.wait(timeout=0.05) or RUNNER_NAME == "sequential"
             same(value_of(run), "done")
-            assert 0.6 < time.monotonic() - began < 8
+            assert 0.4 < time.monotonic() - began < 8
         """,
         runner=runner,
     )

@@ -268,6 +268,8 @@ def user_function(name):
     write("ran", name.replace(" ", "_"))
     raise EVIL[name][0]()
 
+if RUNNER_NAME == "spawn":  # a process for each takes long; what differs is that classes travel by value
+    EVIL = dict([*EVIL.items()][::3])
 runs = {name: user_function(name) for name in EVIL}
 wrong = []
 for name, run in runs.items():

@@ -48,6 +48,7 @@ class _Pool:
         self.idle: list[Any] = []  # one lock per sleeping thread: released when there is work
         self.threads = 0  # alive, sleeping ones too
         self.setting: int | None = None  # the max_running that it was made for
+        self.lost: set[int] = set()  # threads whose run was abandoned: counted as waiting until they end
         self.searching = False  # a thread has been woken or started for the queue and has not taken a run yet
         self.waiting = 0  # those whose run waits for another run
 
@@ -99,6 +100,14 @@ class _Pool:
                 return
         self._start_thread()
 
+    def lose(self, thread: int) -> None:
+        """A thread's run was abandoned: its place is another's."""
+        with self.lock:
+            if _own.pool.get(thread) is not self or thread in self.lost:
+                return
+            self.lost.add(thread)
+        self.block(True)
+
     def _work(self) -> None:
         """A thread's life: take a run, carry it out, until there is none for a while."""
         _own.pool[get_ident()] = self
@@ -115,6 +124,9 @@ class _Pool:
             del _own.pool[get_ident()]
             with self.lock:
                 self.threads -= 1
+                if get_ident() in self.lost:
+                    self.lost.discard(get_ident())
+                    self.waiting -= 1
                 missing = bool(self.queue) and not self.searching and self._call()
             if missing:
                 self._start_thread()
@@ -275,6 +287,14 @@ class ThreadTaskRun(BaseTaskRun[R]):
             if self._thread and not self._thrown:
                 self._thrown = True
                 _throw(self._thread, TaskStopped)
+
+    def _abandon(self, attempt: int) -> None:
+        thread = self._thread
+        super()._abandon(attempt)
+        if thread and (self._result is not None or self._concluded == attempt):
+            pool = _own.pool.get(thread)
+            if pool is not None:
+                pool.lose(thread)
 
     def whereabouts(self) -> tuple[_exceptions.Place, ...]:
         frame = sys._current_frames().get(self._thread)
