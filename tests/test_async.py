@@ -543,7 +543,7 @@ def test_a_time_out_of_a_coroutine():
 
 def test_context_variables_are_copied():
     """Each coroutine run has its own copy of the context at the call."""
-    from contextvars import ContextVar  # noqa: PLC0415
+    from contextvars import ContextVar
 
     variable = ContextVar("variable", default="unset")
 

@@ -358,7 +358,7 @@ def test_a_run_hidden_in_a_closure(held):
 
 def test_an_argument_that_cannot_be_pickled():
     """An argument that can't be pickled is a UsageError at the call, with the way to it."""
-    import threading  # noqa: PLC0415 - its lock is what can't be pickled
+    import threading
 
     with pytest.raises(UsageError) as caught:
         task(give, runner=SPAWN)({"boxes": [Box(threading.Lock())]})

@@ -10,12 +10,10 @@ from typing import ClassVar
 
 import pytest
 
-pytest.register_assert_rewrite("woflo.testing")
-
-import woflo  # noqa: E402 - the rewrite comes first
-from woflo.runners import AsyncTaskRun, MultiprocessTaskRun, SequentialTaskRun, ThreadTaskRun  # noqa: E402
-from woflo.runners.multiprocess import ForkProcess, SpawnProcess  # noqa: E402
-from woflo.testing import PATIENCE, Flag, RunnerContract  # noqa: E402
+import woflo
+from woflo.runners import AsyncTaskRun, MultiprocessTaskRun, SequentialTaskRun, ThreadTaskRun
+from woflo.runners.multiprocess import ForkProcess, SpawnProcess
+from woflo.testing import PATIENCE, Flag, RunnerContract
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="fork needs POSIX")
 
@@ -109,12 +107,6 @@ class TestCustom(RunnerContract):
     interrupts = False
 
 
-@pytest.mark.usefixtures("pool")
-class TestCustomConfigured(RunnerContract):
-    runner = PoolTaskRun.using() if hasattr(PoolTaskRun, "using") else PoolTaskRun
-    interrupts = False
-
-
 class TestCustomInPlace(RunnerContract):
     runner = InPlaceTaskRun
     runs_apart = False
@@ -202,7 +194,7 @@ def test_the_call_of_a_run_never_raises():
 
 def test_a_call_can_be_pickled():
     """A runner may send its call elsewhere: it survives pickling."""
-    import cloudpickle  # noqa: PLC0415 - only here
+    import cloudpickle
 
     class Sending(woflo.BaseTaskRun):
         def start(self):
@@ -240,7 +232,7 @@ def test_a_stop_that_raises_leaves_a_stopped_run(tmp_path):
 
 def test_the_contract_needs_no_pytest():
     """woflo.testing can be imported where pytest isn't installed."""
-    import subprocess  # noqa: PLC0415
+    import subprocess
 
     code = "import sys; sys.modules['pytest'] = None; import woflo.testing; print('fine')"
     done = subprocess.run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import multiprocessing
+import multiprocessing.resource_tracker
 import multiprocessing.sharedctypes
 import os
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import multiprocess
 import multiprocess.context
+import multiprocess.resource_tracker
 import multiprocess.sharedctypes
 import pytest
 
@@ -360,7 +362,7 @@ def test_an_imported_main_is_a_module(tmp_path):
 
 def test_modules_that_cannot_be_imported():
     """A function of a module that was made at run time travels by value."""
-    import types  # noqa: PLC0415
+    import types
 
     module = types.ModuleType("made_at_run_time")
     exec("factor = 4\ndef scale(x):\n    return factor * x\n", module.__dict__)
@@ -372,6 +374,17 @@ def test_modules_that_cannot_be_imported():
 
 
 # What multiprocess and multiprocessing share between processes.
+
+
+@pytest.fixture(scope="module", autouse=True)
+def standing_things_of_multiprocessing():
+    """Let both packages start their resource tracker and map their first shared memory before anything is counted."""
+    kept = []
+    for package in PACKAGES.values():
+        kept.append(package.get_context("spawn").Value("i", 0))
+        package.resource_tracker.ensure_running()
+    yield
+    kept.clear()
 
 
 def bump(value):

@@ -649,9 +649,12 @@ def test_each_step_fails_in_turn(run_case, tmp_path, runner, call):
             warm=False,
             expect=None,
         )
-        if "INJECTED" not in log.read_text():
+        injected = [line for line in log.read_text().splitlines() if "INJECTED" in line]
+        if not injected:
             clean = number
             break
+        if "EPOLL_CTL_DEL" in injected[0]:
+            continue  # this error can't befall a removal
         if "begins" not in outcome.ledger:
             continue  # it hit the interpreter itself, before any of ours
         assert outcome.returncode == 0, f"{call} number {number}: {outcome.stderr}"

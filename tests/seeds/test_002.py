@@ -231,8 +231,8 @@ def test_the_known_issue(tmp_path):
 
 def test_the_runs_methods():
     """Each TaskRun has the methods that the seed names, whatever its runner."""
-    from woflo import BaseTaskRun  # noqa: PLC0415 - as a user of this test's subject
-    from woflo.runners import MultiprocessTaskRun, SequentialTaskRun  # noqa: PLC0415
+    from woflo import BaseTaskRun
+    from woflo.runners import MultiprocessTaskRun, SequentialTaskRun
 
     for runner in (BaseTaskRun, SequentialTaskRun, MultiprocessTaskRun):
         for name in ("get_result", "wait", "stop", "is_running"):

@@ -25,7 +25,8 @@ _ALL_SIGNALS = frozenset(range(1, getattr(_signal, "NSIG", 65))) - {32, 33}  # t
 _CTRL_C = (_signal.SIGINT,)
 _CATCHABLE = tuple(number for number in range(1, 32) if number not in {9, 19})  # SIGKILL and SIGSTOP can't be handled
 _threads_named = False
-_modules, _found = 0, list[str]()
+_modules = 0  # how many were loaded when they were last looked at
+_libraries: list[str] = []  # those that want to be told of a fork
 
 
 class Worker:
@@ -157,7 +158,8 @@ class Worker:
                 self.signal(_signal.SIGKILL)
 
         with supervisor.lock:
-            self.strays |= set(strays(self.pid)) if not self.gone else set()
+            if not self.gone:
+                self.strays.update(strays(self.pid))
             self.signal(_signal.SIGTERM if grace > 0 else _signal.SIGKILL)
             self.signal(_signal.SIGCONT)  # a stopped process takes no SIGTERM
         if grace > 0:
@@ -180,8 +182,11 @@ def strays(pid: int) -> list[int]:
     while todo:
         parent = todo.pop()
         try:
-            with open(f"/proc/{parent}/task/{parent}/children", "rb") as file:
-                children = [int(number) for number in file.read().split()]
+            fd = os.open(f"/proc/{parent}/task/{parent}/children", os.O_RDONLY)  # half the price of open()
+            try:
+                children = [int(number) for number in os.read(fd, 65536).split()]
+            finally:
+                os.close(fd)
             found.extend(child for child in children if os.getpgid(child) != pid)
         except (OSError, ValueError):  # ended while we looked
             continue
@@ -219,10 +224,10 @@ def launch(run: Any, slots: Slots, token: bytes) -> Worker:
     Raises:
         OSError: no process or descriptor is to be had now.
     """
-    if run.spawns or not hasattr(os, "fork"):
+    if run.spawns:
         return _spawn(run, slots, token)
     try:
-        return _fork(run, slots, token)
+        return fork(run, slots, token)
     except RuntimeError:
         if not sys.is_finalizing() and not _process.exiting:
             raise
@@ -230,55 +235,61 @@ def launch(run: Any, slots: Slots, token: bytes) -> Worker:
         return _spawn(run, slots, token)
 
 
-def _fork(run: Any, slots: Slots, token: bytes) -> Worker:
+def fork(run: Any, slots: Slots, token: bytes) -> Worker:
+    """Fork a worker. Written in one piece: every function called between two forks costs page faults in both processes."""
     threads = thread_count()
     if threads:
         _name_the_risk()
     else:  # with threads, the child gets fresh streams instead: flushing might wait for another thread's write
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                _flush(stream)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except (OSError, ValueError, AttributeError):  # closed, its reader gone, or None: the program's own business
+            pass
+    if len(sys.modules) != _modules:
+        _look_at_modules()
+    signals = _handled() if "signal" in sys.modules else []
+    parent = os.getpid()
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
     try:
         ours.setblocking(False)
-        parent = os.getpid()
-        libraries = _libraries()
-        signals = _handled() if "signal" in sys.modules else []
         # Ctrl-C inside of os.fork() would be raised in somebody's fork hook, and printed there, and lost
         mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS if signals else _CTRL_C)
+        _process.forking = True
         try:
             pid = os.fork()
             if pid == 0:
                 ours.close()  # else the lifeline would never hang up
-                _worker.carry_out(run, theirs, parent, threads > 0, mask, signals, libraries, slots, bool(token))
+                _worker.carry_out(run, theirs, parent, threads > 0, mask, signals, _libraries, slots, bool(token))
         finally:
+            _process.forking = False
             _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
     except BaseException:
         ours.close()
         raise
     finally:
         theirs.close()
-    return _watched(Worker(run, pid, ours, slots, token))
-
-
-def _watched(worker: Worker) -> Worker:
+    worker = Worker(run, pid, ours, slots, token)
     try:
-        worker.process_key = _poller.watch_process(worker.pid)
-    except OSError:  # no descriptor left: this worker can't be watched, so it must not live
-        worker.signal(_signal.SIGKILL)
-        os.waitpid(worker.pid, 0)
-        worker.channel.close()
+        worker.process_key = _poller.watch_process(pid)
+    except OSError:
+        _give_up(worker)
         raise
     return worker
 
 
-def _libraries() -> list[str]:
-    """The loaded libraries that want to be told of a fork; looked up anew when modules have been loaded."""
-    global _modules, _found
-    if len(sys.modules) != _modules:
-        _modules = len(sys.modules)
-        _found = [name for name in ("multiprocess", "multiprocessing", "numpy.random") if name in sys.modules]
-    return _found
+def _give_up(worker: Worker) -> None:
+    """No descriptor is left to watch it with, so it must not live."""
+    worker.signal(_signal.SIGKILL)
+    os.waitpid(worker.pid, 0)
+    worker.channel.close()
+
+
+def _look_at_modules() -> None:
+    """Which of the libraries that want to be told of a fork are loaded; asked anew when modules have been loaded."""
+    global _modules, _libraries
+    _modules = len(sys.modules)
+    _libraries = [name for name in ("multiprocess", "multiprocessing", "numpy.random") if name in sys.modules]
 
 
 def _handled() -> list[int]:
@@ -287,13 +298,6 @@ def _handled() -> list[int]:
     if found == [_signal.SIGINT] and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         return []
     return found
-
-
-def _flush(stream: Any) -> None:
-    try:
-        stream.flush()
-    except (OSError, ValueError):  # closed, or its reader is gone: the program's own business
-        return
 
 
 def _name_the_risk() -> None:
@@ -359,4 +363,10 @@ def _spawn(run: Any, slots: Slots, token: bytes) -> Worker:
         theirs.close()
         if parcel >= 0:
             os.close(parcel)
-    return _watched(Worker(run, pid, ours, slots, token))
+    worker = Worker(run, pid, ours, slots, token)
+    try:
+        worker.process_key = _poller.watch_process(pid)
+    except OSError:
+        _give_up(worker)
+        raise
+    return worker

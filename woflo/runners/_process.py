@@ -27,6 +27,7 @@ waiting_hooks: list[Callable[[bool], None]] = []  # told True before this thread
 supervisor: Supervisor | None = None  # once something has needed it (set from there)
 mark = object()  # stands for this process: a run with another mark is another process's
 state = allocate_lock()  # held for a few instructions around each change of a run's outcome, waiters or callbacks
+forking = False  # a worker is being forked: the supervisor's lock is held already
 prepared = False  # the fork and exit hooks are registered
 exiting = False  # the interpreter is ending: its exit hook is at work
 closed = False  # the exit hook has done its work: nobody would wait for a further run

@@ -151,13 +151,13 @@ def _by_value(value: object) -> bytes:
 
     import cloudpickle
 
-    file = io.BytesIO()
-    pickler = cloudpickle.Pickler(file, 5)
+    table: Any = cloudpickle.Pickler.dispatch_table
     for name in ("multiprocessing.reduction", "multiprocess.reduction"):  # Connections, shared memory, sockets
         if name in sys.modules:
-            reducers = sys.modules[name].ForkingPickler._extra_reducers
-            pickler.dispatch_table = pickler.dispatch_table.new_child(dict(reducers))
-    pickler.dump(value)
+            table = table.new_child(dict(sys.modules[name].ForkingPickler._extra_reducers))
+    pickler = type("Pickler", (cloudpickle.Pickler,), {"dispatch_table": table})  # read when it is made, from its class
+    file = io.BytesIO()
+    pickler(file, 5).dump(value)
     return file.getvalue()
 
 

@@ -68,6 +68,7 @@ class Supervisor:
         self.lock = RLock()  # see rule 1; re-entered by the fork hook
         self.workers: dict[int, Worker] = {}  # by the descriptors (keys) that the poller reports
         self.pending: dict[Slots, deque[Any]] = {}  # runs that wait for a slot, by the slots they want
+        self._starts = 0
         self._torn = False  # Ctrl-C cut a registration short
         self._tired = False  # a worker could not be started for want of descriptors or processes
         self._poller = Poller()
@@ -89,21 +90,38 @@ class Supervisor:
     # ------------------------------------------------------------------ starting
 
     def start(self, run: Any) -> None:
-        """Start a run's attempt in a worker now, or leave it pending until there is a slot."""
-        self.nudge()
+        """Start a run's attempt in a worker now, or leave it pending until there is a slot.
+
+        Every eighth start takes a step that doesn't block, and so does one that finds no slot: what has ended is collected
+        with nobody waiting.
+        """
+        self._starts += 1
+        if self._starts & 7 == 0:
+            self.nudge()
         try:
             with self.lock:
                 slots = run.slots = slots_of(type(run))
                 slots.users += 1
-                if slots in self.pending or not self._try(run, slots):
+                if slots in self.pending or not (self._try(run, slots) or self._try_again(run, slots)):
                     run.mark_pending()
                     self.pending.setdefault(slots, deque()).append(run)
                     self._watch(slots)
         except KeyboardInterrupt:
             self._torn = True
             raise
+        if self._finished:  # collected on the way
+            self._tell()
         if run.unattended_until_started():
             self.attend(run)
+
+    def _try_again(self, run: Any, slots: Slots) -> bool:
+        """Collect what has ended, then try once more. Needs the lock."""
+        if self._driver.acquire(False):
+            try:
+                self._step(0.0)
+            finally:
+                self._driver.release()
+        return slots not in self.pending and self._try(run, slots)
 
     def _try(self, run: Any, slots: Slots) -> bool:
         """Start a worker if there is a slot; False if not now. Needs the lock."""
@@ -113,7 +131,10 @@ class Supervisor:
         worker = None
         try:
             worker = _launch.launch(run, slots, token)
-            self._register(worker)
+            key = worker.process_key
+            self.workers[key] = self.workers[worker.fd] = worker
+            self._poller.add_process(key)
+            self._poller.add(worker.fd)
         except OSError as error:
             self._drop(worker)
             slots.give(token)
@@ -134,12 +155,6 @@ class Supervisor:
         if limit is not None:
             run._clock = self.call_later(limit, worker.overdue)
         return True
-
-    def _register(self, worker: Worker) -> None:
-        workers, poller = self.workers, self._poller
-        workers[worker.process_key] = workers[worker.fd] = worker
-        poller.add_process(worker.process_key)
-        poller.add(worker.fd)
 
     def _drop(self, worker: Worker | None) -> None:
         """A worker that can't be watched must not live."""
@@ -484,12 +499,21 @@ class Supervisor:
             for worker in set(self.workers.values()):
                 worker.signal(_signal.SIGKILL)
 
-    def abandon(self) -> None:
-        """In a forked child: these descriptors are copies; the parent's workers and runs are the parent's."""
-        for key, worker in self.workers.items():
-            if key == worker.process_key:
-                worker.channel.close()
+    def abandon(self, *, to_worker: bool) -> None:
+        """In a forked child: these descriptors are copies; the parent's workers and runs are the parent's.
+
+        A worker never destroys an object of the parent's, so it closes numbers and touches no objects; a fork of the
+        user's own must leave no socket object behind that would close its number once more.
+        """
+        if to_worker:
+            for key in self.workers:
                 if key >= 0:
+                    os.close(key)
+        else:
+            for key, worker in self.workers.items():
+                if key != worker.process_key:
+                    worker.channel.close()
+                elif key >= 0:
                     os.close(key)
         self._poller.close()  # close, never unregister: an epoll set is shared with the parent
         os.close(self._wake_reader)
@@ -567,16 +591,17 @@ def _hook() -> None:
 
 def _before_fork() -> None:
     """Whoever forks, the user's own `os.fork` too, waits until no other thread is inside a step."""
-    if _supervisor is not None:
+    if not _process.forking and _supervisor is not None:
         _supervisor.lock.acquire()
 
 
 def _after_fork_in_parent() -> None:
-    if _supervisor is not None:
+    if not _process.forking and _supervisor is not None:
         _supervisor.lock.release()
 
 
 def _after_fork_in_child() -> None:
+    """Nothing of the parent's is this process's: its runs, its workers, its locks."""
     global _supervisor, _making, _own_channel, _own_token, _blocked
     old, _supervisor, _process.supervisor = _supervisor, None, None
     _making = allocate_lock()
@@ -585,7 +610,8 @@ def _after_fork_in_child() -> None:
         slots.after_fork()
     if old is not None:
         _kept.append(old)  # nothing of it may be destroyed here
-        old.abandon()
+        old.abandon(to_worker=_process.forking)
+    _process.forking = False
 
 
 def become_worker(channel: socket, slots: Slots, *, held: bool) -> None:

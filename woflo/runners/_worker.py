@@ -16,7 +16,7 @@ import sys
 
 from woflo import _exceptions, _notify
 from woflo.errors import TaskStopped
-from woflo.result import StoppedFailure
+from woflo.result import Ok, StoppedFailure
 from woflo.runners import _attempt, _process, _shipping, _supervisor
 
 try:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _LINUX = sys.platform == "linux"
 _F_SETOWN, _F_SETSIG, _F_GETSIG, _O_ASYNC = 8, 10, 11, 0o20000  # Linux: fcntl.h
+WORKER_BROKEN = 70  # exit code: woflo's own part of the worker failed; what it says is on stderr
 CHANNEL_LOST = 71  # exit code: the task closed its worker's channel
 _LEAVE_SECONDS = 2  # for multiprocessing's own clean-up after the result was sent: then SIGALRM ends the worker
 
@@ -98,13 +99,14 @@ def carry_out(
         if libraries:
             _settle_libraries(libraries)
         _supervisor.become_worker(channel, slots, held=held)
-        context = run.context
-        if context is not None:
-            context.run(_main, run, channel)
-        else:
+        if run.context is None:  # forked by the caller itself: this is its context
             _main(run, channel)
-    except BaseException:
-        os._exit(70)
+        else:
+            run.context.run(_main, run, channel)
+    except BaseException as error:  # not the task's: Ctrl-C before the signals were reset, or a defect of ours
+        kind = _exceptions.type_name(type(error))
+        _say(f"woflo: the worker of {run.name} could not go on: {kind}: {_exceptions.safe_str(error)}")
+        os._exit(WORKER_BROKEN)
     leave()
 
 
@@ -129,8 +131,20 @@ def _main(run: BaseTaskRun[Any], channel: socket) -> None:
     flush()
     if not _is_ours(channel):
         os._exit(CHANNEL_LOST)
-    _shipping.send_result(channel, result, _places)
-    finish_own_runs(result)
+    if isinstance(result, Ok) and result.value is None:
+        channel.send(_shipping.NONE_FRAME)
+    else:
+        _shipping.send_result(channel, result, _places)
+    if _process.live:
+        finish_own_runs(result)
+
+
+def _say(text: str) -> None:
+    """Past Python's streams, whose locks and buffers may be anybody's here."""
+    try:
+        os.write(2, (text + "\n").encode(errors="replace"))
+    except OSError:  # the task closed it
+        return
 
 
 def _is_ours(channel: socket) -> bool:
@@ -285,7 +299,11 @@ def flush() -> None:
     and a second, and is given up then. The result counts more than what stays in such a stream.
     """
     if not _risky:
-        _flush_streams()
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except Exception:  # closed, broken or None, the task's own doing: its result still counts
+            _flush_streams()
         return
     import threading
 
@@ -305,10 +323,9 @@ def _flush_streams() -> None:
 
 def finish_own_runs(result: Result[Any]) -> None:
     """Carry out what the task started and did not wait for; a task that was stopped takes it along."""
-    if _process.live:
-        from woflo.runners import _exit
+    from woflo.runners import _exit
 
-        _exit.finish(stop=not result and isinstance(result, StoppedFailure))
+    _exit.finish(stop=not result and isinstance(result, StoppedFailure))
 
 
 def leave() -> NoReturn:
@@ -360,7 +377,7 @@ def spawned(channel_fd: int, parcel_fd: int, parent: int, slots: tuple[int, int,
             _main(run, channel)
     except BaseException as error:
         sys.stderr.write(f"woflo: a spawned worker could not begin: {_exceptions.safe_str(error)}\n")
-        os._exit(70)
+        os._exit(WORKER_BROKEN)
     leave()
 
 

@@ -81,6 +81,7 @@ class AsyncTaskRun(BaseTaskRun[R]):
             if self._closed(error):
                 raise
         else:
+            self._job = None
             self.succeed(value)
 
     def prepare_pending(self) -> None:

@@ -280,7 +280,9 @@ class BaseTaskRun(Generic[R]):
             )
             return
         self._end(grace)
-        if wait and not self.needs_this_thread():
+        if not wait:
+            self._attend()  # the grace may end with nobody waiting
+        elif not self.needs_this_thread():
             self._wait(grace + RECHECK)
             self._wait_until_gone(grace + RECHECK)
 

@@ -85,10 +85,10 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
         """Start the first attempt; under spawn, pack the call now."""
         kind = self.process_type
         self.spawns = kind is not ForkProcess and start_method(kind) == "spawn"
-        if self.context is None:
-            self.context = copy_context()
         if self.spawns:
             self.pack()
+        elif self.task.policy.retries:  # a later attempt is started by another thread
+            self.context = copy_context()
         self._start_attempt()
 
     @classmethod
@@ -113,6 +113,11 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
             _supervisor.get().start(self)
         except OSError as error:  # the supervisor itself, or its slots, could not be made
             self.finish(self.named(_supervisor.could_not_start(error)))
+
+    def mark_pending(self) -> None:
+        if self.context is None and not self.spawns:
+            self.context = copy_context()  # the caller's: another thread may start it
+        super().mark_pending()
 
     def unattended_until_started(self) -> bool:
         """Whether something can fall due for this run with nobody waiting for it."""
@@ -201,7 +206,6 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
         worker = self.worker
         if worker is not None and not worker.told:
             worker.end(grace)
-            _supervisor.get().attend(self)
 
     def _wait_until_gone(self, seconds: float) -> None:
         worker = self.worker
