@@ -5,9 +5,9 @@ Type checkers never see this file; they read the `TYPE_CHECKING` branches of the
 
 from __future__ import annotations
 
-__all__ = ["Generic", "P", "R", "overload"]
+__all__ = ["Generic", "P", "R", "V", "overload"]
 
-P = R = None
+P = R = V = None
 
 
 class Generic:

@@ -33,9 +33,9 @@ class Policy:
     __slots__ = ("retries", "retry_on", "wait")
 
     def __init__(self, retries: int, retry_on: RetryOn, wait: Wait) -> None:
-        self.retries = retries
-        self.retry_on = retry_on
-        self.wait = wait
+        self.retries: int = retries
+        self.retry_on: RetryOn = retry_on
+        self.wait: Wait = wait
 
 
 def pause(policy: Policy, attempt: int, failure: Failure) -> float | None:

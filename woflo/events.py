@@ -91,7 +91,7 @@ class ObserverFailed(Event):
 
 
 def observe(callback: Callable[[Event], object]) -> _notify.Observation:
-    """Have `callback(event)` called for every event of this process's runs from now on.
+    """Have `callback(event)` called for every event of this process's runs.
 
     It is called in whichever thread learnt the fact, with no lock held, and may call anything. If it
     raises, it is named in the log and dropped.

@@ -12,7 +12,7 @@ from woflo import _exceptions
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any, Generic, TypeVar
+    from typing import Any, Generic, Literal, TypeVar
 
     R = TypeVar("R", covariant=True)  # noqa: PLC0105 - as in collections.abc
 else:
@@ -46,7 +46,7 @@ class Ok(Generic[R]):
     def __init__(self, value: R) -> None:
         self.value = value
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> Literal[True]:
         return True
 
     def __repr__(self) -> str:
@@ -93,7 +93,7 @@ class Failure(Exception):
         self.pid = pid
         self._traceback = traceback
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> Literal[False]:
         return False
 
     @property
@@ -133,7 +133,10 @@ def _restore(cls: type[Failure], state: Mapping[str, Any], cause: list[Any] | No
 
 
 class TaskFailure(Failure):
-    """The task raised; `__cause__` is its exception. A task may also raise this to fail on purpose."""
+    """The task raised; `__cause__` is its exception.
+
+    A task may also raise this to fail on purpose.
+    """
 
 
 class TimeoutFailure(Failure, TimeoutError):
@@ -192,7 +195,7 @@ class MissingFailure(Failure):
         target: what was asked for.
     """
 
-    __match_args__ = ("target",)
+    __match_args__: tuple[str, ...] = ("target",)
 
     def __init__(self, target: object = None, **names: Any) -> None:
         super().__init__(f"Missing dependency: {target}", **names)
@@ -206,7 +209,7 @@ class DependencyFailure(Failure):
         dependencies: each failed input (a run's name, or a target) and its failure.
     """
 
-    __match_args__ = ("dependencies",)
+    __match_args__: tuple[str, ...] = ("dependencies",)
 
     def __init__(self, dependencies: Mapping[Any, Failure] | None = None, **names: Any) -> None:
         super().__init__("", **names)

@@ -19,7 +19,9 @@ from woflo.runners.base import BaseTaskRun
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
-    from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, overload
+    from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, overload
+
+    from typing_extensions import TypeVar  # for its default; checkers bring it, nothing imports it
 
     from woflo._retry import RetryOn, Wait
 
@@ -27,9 +29,11 @@ if TYPE_CHECKING:
     R = TypeVar("R")
     S = TypeVar("S")
     T = TypeVar("T")
+    V = TypeVar("V", default=R)  # what the function itself returns: R, or a coroutine of R
+    Q = ParamSpec("Q")
     Runner = type[BaseTaskRun[Any]]
 else:
-    from woflo._generic import Generic, P, R, overload
+    from woflo._generic import Generic, P, R, V, overload
 
 __all__ = ["Task", "ref", "task", "use"]
 
@@ -46,8 +50,10 @@ _numbers: dict[str, Iterator[int]] = {}  # of the runs, by the task's name: so a
 _made: dict[str, Runner] = {}  # by their names in WOFLO_RUNNER
 
 
-class Task(Generic[P, R]):
-    """A function plus its policy; made by `@task`. Calling it starts a run and returns the TaskRun at once.
+class Task(Generic[P, R, V]):
+    """A function plus its policy, made by `@task`; calling it starts a run.
+
+    The call returns the TaskRun at once.
 
     Attributes:
         fn: the function itself: `f.fn(x)` calls it plainly (and so does `f.local(x)`).
@@ -58,7 +64,7 @@ class Task(Generic[P, R]):
         is_async: whether the function is a coroutine function.
     """
 
-    fn: Callable[P, Any]
+    fn: Callable[P, V]
     name: str
     policy: Policy
     timeout: float | None
@@ -68,7 +74,7 @@ class Task(Generic[P, R]):
     numbers: Iterator[int]  # of the runs of this name
 
     def __init__(
-        self, fn: Callable[P, Any], name: str, policy: Policy, timeout: float | None, runner: Runner | None
+        self, fn: Callable[P, V], name: str, policy: Policy, timeout: float | None, runner: Runner | None
     ) -> None:
         is_async = _flags(fn) & _COROUTINE != 0
         inside = {
@@ -115,42 +121,65 @@ class Task(Generic[P, R]):
                 inputs = _inputs.find((), kwargs)
         return (self.runner or _runner_for(self)).submit(self, args, kwargs, inputs)
 
-    def local(self, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+    def local(self, /, *args: P.args, **kwargs: P.kwargs) -> V:
         """Call the function here, plainly: no run, no retries, no time-out."""
         return self.fn(*args, **kwargs)
 
-    def options(self, **overrides: Any) -> Self:
-        """A copy of the task with some of the decorator's options changed.
+    if TYPE_CHECKING:
 
-        >>> import woflo
-        >>> woflo.task(len).options(retries=2, name="size")
-        <Task size>
-        """
-        known = {
-            "name": self.name,
-            "retries": self.policy.retries,
-            "retry_sleep_time": self.policy.wait,
-            "retry_on": self.policy.retry_on,
-            "timeout": self.timeout,
-            "runner": self.runner,
-        }
-        for name in overrides:
-            if name not in known:
-                raise UsageError(
-                    f"{self.name}: there is no option {name!r}{_close(name, known)}; there are {', '.join(known)}"
-                )
-        other: Self = _make(self.fn, type(self), **{**known, **overrides})
-        return other
+        def options(
+            self,
+            *,
+            name: str | None = ...,
+            retries: int = ...,
+            retry_sleep_time: Wait = ...,
+            retry_on: RetryOn = ...,
+            timeout: float | None = ...,
+            runner: Runner | None = ...,
+        ) -> Self: ...
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        bind = getattr(type(self.fn), "__get__", None)
-        bound = self.fn if bind is None else bind(self.fn, instance, owner)
-        if bound is self.fn:
-            return self
-        other = type(self).__new__(type(self))
-        vars(other).update(vars(self))
-        vars(other).update(fn=bound, __wrapped__=bound)
-        return other
+        @overload
+        def __get__(self, instance: None, owner: type | None = None, /) -> Self: ...
+        @overload
+        def __get__(
+            self: Task[Concatenate[S, Q], R, V], instance: S, owner: type | None = None, /
+        ) -> Task[Q, R, V]: ...
+        def __get__(self, instance: Any, owner: type | None = None, /) -> Any: ...
+
+    else:
+
+        def options(self, **overrides: Any) -> Self:
+            """A copy of the task with some of the decorator's options changed.
+
+            >>> import woflo
+            >>> woflo.task(len).options(retries=2, name="size")
+            <Task size>
+            """
+            known = {
+                "name": self.name,
+                "retries": self.policy.retries,
+                "retry_sleep_time": self.policy.wait,
+                "retry_on": self.policy.retry_on,
+                "timeout": self.timeout,
+                "runner": self.runner,
+            }
+            for name in overrides:
+                if name not in known:
+                    raise UsageError(
+                        f"{self.name}: there is no option {name!r}{_close(name, known)}; there are {', '.join(known)}"
+                    )
+            other: Self = _make(self.fn, type(self), **{**known, **overrides})
+            return other
+
+        def __get__(self, instance: Any, owner: type | None = None) -> Any:
+            bind = getattr(type(self.fn), "__get__", None)
+            bound = self.fn if bind is None else bind(self.fn, instance, owner)
+            if bound is self.fn:
+                return self
+            other = type(self).__new__(type(self))
+            vars(other).update(vars(self))
+            vars(other).update(fn=bound, __wrapped__=bound)
+            return other
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
@@ -201,7 +230,7 @@ if TYPE_CHECKING:
 
     class _Decorator(Protocol):
         @overload
-        def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+        def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R, Coroutine[Any, Any, R]]: ...
         @overload
         def __call__(self, fn: Callable[P, R], /) -> Task[P, R]: ...
 
@@ -217,7 +246,7 @@ def task(
     retry_on: RetryOn = Exception,
     timeout: float | None = None,
     runner: Runner | None = None,
-) -> Task[P, R]: ...
+) -> Task[P, R, Coroutine[Any, Any, R]]: ...
 @overload
 def task(
     fn: Callable[P, R],
@@ -411,7 +440,7 @@ def _named(name: str) -> Runner:
 
 
 def use(runner: Runner) -> _Use:
-    """Have the tasks that are called in a `with` block run on `runner`, unless they say otherwise themselves.
+    """Have tasks called in a `with` block run on `runner`, unless they say otherwise.
 
     It is a context variable: runs in threads and coroutines inherit it, worker processes don't.
 
@@ -439,7 +468,7 @@ class _Use:
 
 
 def ref(run: BaseTaskRun[T]) -> T:
-    """The run itself, typed as its value: `total(ref(load(3)))` satisfies type checkers."""
+    """The run itself, typed as its value: type checkers accept `total(ref(load(3)))`."""
     return run  # type: ignore[return-value]
 
 

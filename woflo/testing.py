@@ -55,7 +55,7 @@ class Flag:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """``path`` names a directory that doesn't exist yet, in one that does."""
-        self.path = os.fspath(path)
+        self.path: str = os.fspath(path)
 
     def __repr__(self) -> str:
         """The flag's name and whether it is set."""
@@ -84,7 +84,7 @@ class Ledger:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """``path`` names the file that keeps the lines; it may be missing."""
-        self.path = os.fspath(path)
+        self.path: str = os.fspath(path)
 
     def add(self, line: str) -> None:
         """Add one line."""

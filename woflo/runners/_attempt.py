@@ -37,7 +37,10 @@ def current_run() -> BaseTaskRun[Any] | None:
 
 
 def stop_requested() -> bool:
-    """Whether the run that the calling code belongs to was asked to stop (or has passed its time-out)."""
+    """Whether the run that the calling code belongs to was asked to stop.
+
+    Passing its time-out counts as being asked.
+    """
     run = current.get()
     return run is not None and (run._stop_asked or run._timed_out >= (attempt_here.get() or run.attempt))
 
@@ -51,7 +54,7 @@ class Call:
     __slots__ = ("run",)
 
     def __init__(self, run: BaseTaskRun[Any]) -> None:
-        self.run = run
+        self.run: BaseTaskRun[Any] = run
 
     @property
     def attempt(self) -> int:
@@ -59,7 +62,7 @@ class Call:
         return self.run.attempt
 
     def __call__(self) -> Result[Any]:
-        context = self.run.context
+        context = self.run._context
         return attempt(self.run) if context is None else context.copy().run(attempt, self.run)
 
     def __reduce__(self) -> tuple[Callable[[bytes], Call], tuple[bytes]]:
@@ -97,22 +100,22 @@ def attempt(run: BaseTaskRun[Any]) -> Result[Any]:
 
 def late(run: BaseTaskRun[Any], elapsed: float, where: tuple[_exceptions.Place, ...] = ()) -> TimeoutFailure:
     """The failure of an attempt that took longer than its task allows."""
-    return run.named(TimeoutFailure(limit=run.task.timeout or 0.0, elapsed=elapsed, where=_exceptions.describe(where)))
+    return run._named(TimeoutFailure(limit=run.task.timeout or 0.0, elapsed=elapsed, where=_exceptions.describe(where)))
 
 
 def failure_from(run: BaseTaskRun[Any], error: BaseException) -> Failure:
     """The failure that an exception out of the task is; woflo's frames are cut off its traceback."""
     tb = _exceptions.skip_ours(error.__traceback__)
     if isinstance(error, TaskFailure) and not error.run:
-        return run.named(error.with_traceback(tb))
+        return run._named(error.with_traceback(tb))
     asked = run._stop_asked or run._timed_out >= run.attempt
     if asked and (isinstance(error, TaskStopped) or type(error).__name__ == "CancelledError"):
-        return run.named(StoppedFailure("stopped"))
+        return run._named(StoppedFailure("stopped"))
     text = _exceptions.safe_str(error)
     name = _exceptions.type_name(type(error))
     failure = TaskFailure(f"{name}: {text}" if text else name)
     failure.__cause__ = error.with_traceback(tb)
-    return run.named(failure)
+    return run._named(failure)
 
 
 def _run_coroutine(run: BaseTaskRun[Any], coroutine: Any) -> Any:
@@ -120,7 +123,7 @@ def _run_coroutine(run: BaseTaskRun[Any], coroutine: Any) -> Any:
     import asyncio
 
     async def main() -> Any:
-        run.inner = asyncio.get_running_loop(), asyncio.current_task()  # what `stop` cancels, where it can't signal
+        run._inner = asyncio.get_running_loop(), asyncio.current_task()  # what `stop` cancels, where it can't signal
         return await coroutine
 
     try:

@@ -112,8 +112,8 @@ def finish(*, stop: bool) -> None:
         while _process.live:
             for run in list(_process.live):
                 run._look()
-                if run._result is None and run.stranded():
-                    run._settle(run.named(StoppedFailure("its event loop no longer runs")))
+                if run._result is None and run._stranded():
+                    run._settle(run._named(StoppedFailure("its event loop no longer runs")))
                 elif run._result is None:
                     run._wait(None)
     supervisor = _process.supervisor
@@ -128,7 +128,7 @@ def _stop_all() -> None:
     for run in runs:
         run.stop(_attempt.GRACE, wait=False)
     for run in runs:
-        if not run.stranded():
+        if not run._stranded():
             run._wait(max(0.0, deadline - monotonic()))
     supervisor = _process.supervisor
     if supervisor is not None and not supervisor.settle(deadline):

@@ -51,23 +51,23 @@ class Worker:
     )
 
     def __init__(self, run: Any, pid: int, channel: Any, slots: Slots | None, token: bytes | None) -> None:
-        self.run = run
-        self.pid = pid
-        self.channel = channel
+        self.run: Any = run
+        self.pid: int = pid
+        self.channel: Any = channel
         self.fd: int = channel.fileno() if channel is not None else -1
-        self.process_key = -1
-        self.slots = slots
-        self.token = token
-        self.data = b""
+        self.process_key: int = -1
+        self.slots: Slots | None = slots
+        self.token: bytes | None = token
+        self.data: bytes = b""
         self.body_fds: list[int] = []  # memfds that came with frames
-        self.open = True  # whether the poller watches the channel
-        self.lent = False  # whether the worker has lent its token
-        self.told = False  # whether its result or its death has been noted
-        self.timed_out = False
+        self.open: bool = True  # whether the poller watches the channel
+        self.lent: bool = False  # whether the worker has lent its token
+        self.told: bool = False  # whether its result or its death has been noted
+        self.timed_out: bool = False
         self.strays: set[int] = (
             set()
         )  # descendants seen outside its group when it was asked to end: no signal of ours reaches them
-        self.gone = False  # reaped: its number may be somebody else's
+        self.gone: bool = False  # reaped: its number may be somebody else's
 
     def wanted(self, usual: int) -> int:
         """How many bytes to ask the channel for: the rest of a frame that has begun, or the usual."""

@@ -47,8 +47,8 @@ class Parcel:
     __slots__ = ("data", "fds")
 
     def __init__(self, data: bytes, fds: list[int]) -> None:
-        self.data = data
-        self.fds = fds
+        self.data: bytes = data
+        self.fds: list[int] = fds
 
     def close(self) -> None:
         """Close the descriptors; a second call does nothing."""

@@ -23,15 +23,16 @@ class Slots:
 
     def __init__(self, size: int, fds: tuple[int, int] | None = None) -> None:
         self.size = size
-        self.users = 0  # attempts of this process that are pending or under way
-        self.inherited = fds is not None
+        self.users: int = 0  # attempts of this process that are pending or under way
+        self.inherited: bool = fds is not None
         self._free_one = True  # the one child that needs no token
         if fds is None:
             reader, writer = os.pipe()
             os.set_blocking(reader, False)
             os.write(writer, b"+" * min(size - 1, 60_000))  # a pipe holds 64 KiB: more than anybody's processes
             fds = reader, writer
-        self.reader, self.writer = fds
+        self.reader: int = fds[0]
+        self.writer: int = fds[1]
 
     def take(self) -> bytes | None:
         """A token (empty: the free one), or None if there is none now."""

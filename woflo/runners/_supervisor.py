@@ -103,7 +103,7 @@ class Supervisor:
                 slots = run.slots = slots_of(type(run))
                 slots.users += 1
                 if slots in self.pending or not (self._try(run, slots) or self._try_again(run, slots)):
-                    run.mark_pending()
+                    run._mark_pending()
                     self.pending.setdefault(slots, deque()).append(run)
                     self._watch(slots)
         except KeyboardInterrupt:
@@ -150,7 +150,7 @@ class Supervisor:
             raise
         run.pid = worker.pid
         run.worker = worker
-        run.mark_started()
+        run._mark_started()
         limit = run.task.timeout
         if limit is not None:
             run._clock = self.call_later(limit, worker.overdue)
@@ -564,7 +564,7 @@ def slots_of(runner: type) -> Slots:
         owner: Any = base.BaseTaskRun
         found = _slots.get(owner)
         return _slots.setdefault(owner, Slots(default_size())) if found is None else found
-    owner = runner.limit_owner()  # type: ignore[attr-defined]
+    owner = runner._limit_owner()  # type: ignore[attr-defined]
     found = _slots.get(owner)
     if found is None or found.size != owner.max_running:
         found = _slots[owner] = Slots(owner.max_running)  # of a changed size: runs that are under way keep the old ones

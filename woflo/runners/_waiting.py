@@ -48,7 +48,9 @@ def _checked(runs: Iterable[Any]) -> list[BaseTaskRun[Any]]:
 
 
 def wait(runs: Iterable[BaseTaskRun[Any]], timeout: float | None = None) -> bool:
-    """Block until all runs have their outcomes, at most `timeout` seconds; True if all have.
+    """Block until all runs have their outcomes, or `timeout` seconds have passed.
+
+    Returns whether all have.
 
     Raises:
         UsageError: something among them is no TaskRun.
@@ -62,7 +64,9 @@ def wait(runs: Iterable[BaseTaskRun[Any]], timeout: float | None = None) -> bool
 
 
 def as_completed(runs: Iterable[BaseTaskRun[R]], timeout: float | None = None) -> Iterator[BaseTaskRun[R]]:
-    """Yield the runs as they end; those that have ended come first, a run that is given twice comes once.
+    """Yield the runs as they end.
+
+    Those that have ended come first; a run that is given twice comes once.
 
     Args:
         runs: the runs; an empty iterable yields nothing.
@@ -81,12 +85,12 @@ def _completed(runs: list[BaseTaskRun[R]], timeout: float | None) -> Iterator[Ba
     missing = set()
     for run in runs:
         run._look()
-        if run.enlist(collector):
+        if run._enlist(collector):
             run._check_owner()
             run._check_wait()
             missing.add(run)
     yield from [run for run in runs if run not in missing]
-    pump = any(run.pumped for run in missing)
+    pump = any(run._pumped for run in missing)
     try:
         while missing:
             if not collector.ended:
@@ -111,7 +115,7 @@ def _completed(runs: list[BaseTaskRun[R]], timeout: float | None) -> Iterator[Ba
         raise
     finally:
         for run in missing:
-            run.delist(collector)
+            run._delist(collector)
 
 
 def _look(runs: set[BaseTaskRun[Any]]) -> None:

@@ -99,10 +99,10 @@ def carry_out(
         if libraries:
             _settle_libraries(libraries)
         _supervisor.become_worker(channel, slots, held=held)
-        if run.context is None:  # forked by the caller itself: this is its context
+        if run._context is None:  # forked by the caller itself: this is its context
             _main(run, channel)
         else:
-            run.context.run(_main, run, channel)
+            run._context.run(_main, run, channel)
     except BaseException as error:  # not the task's: Ctrl-C before the signals were reset, or a defect of ours
         kind = _exceptions.type_name(type(error))
         _say(f"woflo: the worker of {run.name} could not go on: {kind}: {_exceptions.safe_str(error)}")

@@ -22,7 +22,8 @@ from woflo.runners.base import BaseTaskRun
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Self, TypeVar
+    from contextvars import Context
+    from typing import Any, ClassVar, Self, TypeVar
 
     from woflo.task import Task
 
@@ -44,8 +45,8 @@ class AsyncTaskRun(BaseTaskRun[R]):
     swallows the cancellation and goes on is abandoned, and says so.
     """
 
-    keeps_time = True
-    settings = ()
+    _keeps_time = True
+    _settings: ClassVar[tuple[str, ...]] = ()
 
     __slots__ = ("_job", "loop")
     loop: asyncio.AbstractEventLoop | None
@@ -77,16 +78,16 @@ class AsyncTaskRun(BaseTaskRun[R]):
         try:
             value = await self.task.fn(*args, **kwargs)
         except BaseException as error:
-            self.conclude(self._failed(error))
+            self._conclude(self._failed(error))
             if self._closed(error):
                 raise
         else:
             self._job = None
-            self.succeed(value)
+            self._succeed(value)
 
-    def prepare_pending(self) -> None:
+    def _prepare_pending(self) -> None:
         self.loop = _running_loop()
-        self.context = copy_context()
+        self._context: Context | None = copy_context()
 
     def _start_attempt(self) -> None:
         loop = _running_loop()
@@ -96,24 +97,24 @@ class AsyncTaskRun(BaseTaskRun[R]):
             self._job = loop.create_task(self._drive())
             return
         if self.loop is None:
-            if self.context is None:
-                self.context = copy_context()
+            if self._context is None:
+                self._context = copy_context()
             _own_loop(self)
             return
         if loop is self.loop:
-            self._job = loop.create_task(self._drive(), context=self.context)
+            self._job = loop.create_task(self._drive(), context=self._context)
             self._phase = "running"
             return
         try:
             self.loop.call_soon_threadsafe(self.enter, self.loop)
         except RuntimeError:
-            self._settle(self.named(StoppedFailure("its event loop was closed before it started")))
+            self._settle(self._named(StoppedFailure("its event loop was closed before it started")))
 
     def enter(self, loop: asyncio.AbstractEventLoop) -> None:
         """On the loop's thread: begin."""
         self.loop = loop
         if self._result is None:
-            self._job = loop.create_task(self._drive(), context=self.context)
+            self._job = loop.create_task(self._drive(), context=self._context)
             self._phase = "running"
 
     async def _drive(self) -> None:
@@ -124,12 +125,12 @@ class AsyncTaskRun(BaseTaskRun[R]):
             result = await self._attempt()
             if self.attempt != mine:  # abandoned long ago: another job has the next attempt
                 return
-            pause = self.conclude(result)
+            pause = self._conclude(result)
             if pause is None:
                 return
             if not await self._sleep(pause):
                 return
-            self.next_attempt()
+            self._next_attempt()
 
     async def _sleep(self, seconds: float) -> bool:
         """Pause between two attempts; False if the run has ended meanwhile."""
@@ -139,7 +140,7 @@ class AsyncTaskRun(BaseTaskRun[R]):
         try:
             await waiter.future
         except asyncio.CancelledError:
-            self._settle(self.named(StoppedFailure("its event loop was closed between two attempts")))
+            self._settle(self._named(StoppedFailure("its event loop was closed between two attempts")))
         finally:
             clock.cancel()
             self._pause = None
@@ -148,7 +149,7 @@ class AsyncTaskRun(BaseTaskRun[R]):
     async def _attempt(self) -> Any:
         task = self.task
         limit = task.timeout
-        self.mark_started()
+        self._mark_started()
         _attempt.attempt_here.set(self.attempt)
         clock = None if limit is None else asyncio.get_running_loop().call_later(limit, self._overdue)
         try:
@@ -181,15 +182,15 @@ class AsyncTaskRun(BaseTaskRun[R]):
                     job.uncancel()
                 return late(self, monotonic() - self._started, self._where)
             if self._stop_asked:
-                return self.named(StoppedFailure("stopped"))
+                return self._named(StoppedFailure("stopped"))
             if isinstance(error, GeneratorExit) or (job is not None and job.cancelling()):
-                return self.named(StoppedFailure("its event loop was closed"))
+                return self._named(StoppedFailure("its event loop was closed"))
         return failure_from(self, error)
 
     def _overdue(self) -> None:
         """On the loop's thread: the attempt's time is up."""
         if self._result is None and self._phase == "running":
-            self._where = self.whereabouts()
+            self._where = self._whereabouts()
             self._timed_out = self.attempt
             self._cancel(_attempt.GRACE)
 
@@ -204,14 +205,14 @@ class AsyncTaskRun(BaseTaskRun[R]):
     def _end(self, grace: float) -> None:
         loop = self.loop
         if loop is None or loop.is_closed():
-            self._settle(self.named(StoppedFailure("stopped")))
+            self._settle(self._named(StoppedFailure("stopped")))
         elif loop is _running_loop():
             self._cancel(grace)
         else:
             try:
                 loop.call_soon_threadsafe(self._cancel, grace)
             except RuntimeError:
-                self._settle(self.named(StoppedFailure("its event loop was closed")))
+                self._settle(self._named(StoppedFailure("its event loop was closed")))
 
     def asked(self) -> bool:
         """Whether the current attempt was asked to end."""
@@ -221,10 +222,10 @@ class AsyncTaskRun(BaseTaskRun[R]):
         """Whether the run has its outcome."""
         return self._result is not None
 
-    def stranded(self) -> bool:
+    def _stranded(self) -> bool:
         return self.loop is not None and not self.loop.is_running()
 
-    def whereabouts(self) -> tuple[_exceptions.Place, ...]:
+    def _whereabouts(self) -> tuple[_exceptions.Place, ...]:
         found: list[_exceptions.Place] = []
         one: Any = self._job.get_coro() if self._job is not None else None
         while one is not None:  # the chain of awaits; get_stack() shows its outermost frame only
@@ -234,14 +235,14 @@ class AsyncTaskRun(BaseTaskRun[R]):
             one = getattr(one, "cr_await", None)
         return tuple(place for place in found if not _exceptions.ours(place[0]))
 
-    def needs_this_thread(self) -> bool:
+    def _needs_this_thread(self) -> bool:
         loop = self.loop
         return loop is not None and loop is _running_loop()
 
     def _look(self) -> None:
         loop = self.loop
         if self._result is None and loop is not None and loop.is_closed():
-            self._settle(self.named(StoppedFailure("its event loop was closed")))
+            self._settle(self._named(StoppedFailure("its event loop was closed")))
 
 
 async def _in_thread(run: AsyncTaskRun[Any]) -> Any:

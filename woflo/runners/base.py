@@ -53,8 +53,8 @@ class BaseTaskRun(Generic[R]):
     """
 
     _is_task_run = True
-    pumped: ClassVar[bool] = False  # whether waiting for such a run drives the supervisor
-    keeps_time: ClassVar[bool] = False  # whether the runner itself acts on the task's time-out
+    _pumped: ClassVar[bool] = False  # whether waiting for such a run drives the supervisor
+    _keeps_time: ClassVar[bool] = False  # whether the runner itself acts on the task's time-out
     max_running: ClassVar[int | None] = None  # at most so many at once; None: max(32, 4 × cores)
 
     # Slots, all of them set at once, and no `__getattr__`: six times as fast to make as with a dict, and a fork
@@ -65,8 +65,10 @@ class BaseTaskRun(Generic[R]):
         "_callbacks",
         "_clock",
         "_concluded",
+        "_context",
         "_dependents",
         "_ended",
+        "_inner",
         "_number",
         "_owner",
         "_pause",
@@ -81,19 +83,17 @@ class BaseTaskRun(Generic[R]):
         "_where",
         "args",
         "attempt",
-        "context",
-        "inner",
         "kwargs",
         "pid",
         "task",
     )
-    task: Task[..., R]
+    task: Task[..., R, Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    context: Context | None  # the caller's, for runs that are started in another thread
+    _context: Context | None  # the caller's, for runs that are started in another thread
     attempt: int
     pid: int | None
-    inner: Any  # the loop and the asyncio task of a coroutine function under a runner that blocks
+    _inner: Any  # the loop and the asyncio task of a coroutine function under a runner that blocks
     _number: int
     _owner: object  # the mark of the process that made it; None: of nobody, it can't be waited for
     _result: Result[R] | None
@@ -128,7 +128,7 @@ class BaseTaskRun(Generic[R]):
         self._timed_out = self._concluded = self._stopping_in = 0
         self._wanted = self._where = ()
         self._result = self._waiters = self._dependents = self._callbacks = None
-        self.context = self.pid = self.inner = self._clock = self._pause = None
+        self._context = self.pid = self._inner = self._clock = self._pause = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -154,11 +154,11 @@ class BaseTaskRun(Generic[R]):
         Any thread may call it. The first outcome counts; what comes later is dropped.
         """
         if self._result is None:
-            pause = self.conclude(result)
+            pause = self._conclude(result)
             if pause is not None:
                 self._retry_after(pause)
 
-    def named(self, failure: _F) -> _F:
+    def _named(self, failure: _F) -> _F:
         """The failure with this run's names filled in."""
         failure.task = self.task.name
         failure.run = self.name
@@ -272,7 +272,7 @@ class BaseTaskRun(Generic[R]):
         self._stop_asked = True
         if self._phase != "running":
             self._settle(
-                self.named(
+                self._named(
                     StoppedFailure(
                         "stopped before it was started" if self._phase == "pending" else "stopped between two attempts"
                     )
@@ -282,7 +282,7 @@ class BaseTaskRun(Generic[R]):
         self._end(grace)
         if not wait:
             self._attend()  # the grace may end with nobody waiting
-        elif not self.needs_this_thread():
+        elif not self._needs_this_thread():
             self._wait(grace + RECHECK)
             self._wait_until_gone(grace + RECHECK)
 
@@ -309,12 +309,12 @@ class BaseTaskRun(Generic[R]):
 
             loop = get_running_loop()
             waiter = AsyncWaiter(loop)
-            if self.enlist(waiter):
+            if self._enlist(waiter):
                 detach = self._attach(loop)
                 try:
                     yield from waiter.future
                 finally:
-                    self.delist(waiter)
+                    self._delist(waiter)
                     if detach is not None:
                         detach()
         return self.get_result()
@@ -343,29 +343,29 @@ class BaseTaskRun(Generic[R]):
             UsageError: the runner has no such setting.
         """
         for name, value in settings.items():
-            if name.startswith("_") or name not in cls.settings:
-                raise UsageError(f"{cls.__name__} has no setting {name!r}; it has {', '.join(cls.settings) or 'none'}")
-            cls.check_setting(name, value)
+            if name.startswith("_") or name not in cls._settings:
+                raise UsageError(f"{cls.__name__} has no setting {name!r}; it has {', '.join(cls._settings) or 'none'}")
+            cls._check_setting(name, value)
         pinned = {
-            name: getattr(cls, name) for name in cls.settings
+            name: getattr(cls, name) for name in cls._settings
         }  # a later change of the base class must not reach in
         names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
         return type(cls.__name__, (cls,), {**names, **pinned, **settings})
 
-    settings: ClassVar[tuple[str, ...]] = ("max_running",)
+    _settings: ClassVar[tuple[str, ...]] = ("max_running",)
 
     @classmethod
-    def check_setting(cls, name: str, value: Any) -> None:
+    def _check_setting(cls, name: str, value: Any) -> None:
         """Raise UsageError if the setting can't have this value."""
         if name == "max_running" and value is not None and (type(value) is not int or value < 1):
             raise UsageError(f"max_running must be a whole number from 1 up, or None, not {value!r}")
 
     @classmethod
-    def limit_owner(cls) -> type[BaseTaskRun[Any]]:
+    def _limit_owner(cls) -> type[BaseTaskRun[Any]]:
         """The class whose `max_running` counts for this one: the nearest that says a number, else BaseTaskRun."""
         for owner in cls.__mro__:
             if vars(owner).get("max_running") is not None:
-                cls.check_setting("max_running", vars(owner)["max_running"])
+                cls._check_setting("max_running", vars(owner)["max_running"])
                 return owner
         return BaseTaskRun
 
@@ -392,20 +392,20 @@ class BaseTaskRun(Generic[R]):
             if inputs:
                 run._await_inputs(inputs)
             else:
-                run.begin()
+                run._begin()
         except BaseException:
             _process.live.discard(run)
             raise
         return run
 
-    def begin(self) -> None:
+    def _begin(self) -> None:
         """Start the first attempt."""
-        if self.context is None:
-            self.context = copy_context()
+        if self._context is None:
+            self._context = copy_context()
         self._start_attempt()
 
     def _start_attempt(self) -> None:
-        self.mark_started()
+        self._mark_started()
         try:
             self.start()
         except UsageError:
@@ -414,27 +414,27 @@ class BaseTaskRun(Generic[R]):
             text = _exceptions.safe_str(error)
             failure = WorkerFailure(f"could not be started: {_exceptions.type_name(type(error))}: {text}")
             failure.__cause__ = error
-            self.finish(self.named(failure))
+            self.finish(self._named(failure))
             return
-        if self.task.timeout is not None and not self.keeps_time and self._result is None:
+        if self.task.timeout is not None and not self._keeps_time and self._result is None:
             self._clock = _process.timers().call_later(self.task.timeout, self._overdue)
             self._attend()
 
-    def mark_started(self) -> None:
+    def _mark_started(self) -> None:
         """The current attempt begins now."""
         self._phase = "running"
         self._started = monotonic()
         if _notify.listening:
             _notify.started(self)
 
-    def mark_pending(self) -> None:
+    def _mark_pending(self) -> None:
         """The current attempt can't begin yet: no slot is free."""
         self._phase = "pending"
         self._started = 0.0
         if _notify.listening:
             _notify.pending(self)
 
-    def conclude(self, result: Result[R]) -> float | None:
+    def _conclude(self, result: Result[R]) -> float | None:
         """Take an attempt's result: None if the run has its outcome now, else the pause before the next attempt."""
         if result.__class__ is not Ok:
             with _process.state:
@@ -461,16 +461,16 @@ class BaseTaskRun(Generic[R]):
         """The failure that this result is: with its names, and read in the light of what was asked of the run."""
         if not isinstance(result, Failure):
             wrong = f"{type(self).__name__} called finish() with {type(result).__name__}, not with Ok or a Failure"
-            return self.named(TaskFailure(wrong))
+            return self._named(TaskFailure(wrong))
         failure = result
         if self._timed_out == self.attempt and not isinstance(failure, TimeoutFailure):
             cause, failure = failure, late(self, monotonic() - self._started, self._where)
             failure.__cause__ = cause.__cause__
         elif self._stop_asked and isinstance(failure, TaskFailure):
-            cause, failure = failure, self.named(StoppedFailure("stopped"))
+            cause, failure = failure, self._named(StoppedFailure("stopped"))
             failure.__cause__ = cause.__cause__
         if not failure.run:
-            self.named(failure)
+            self._named(failure)
         if type(failure) is TaskFailure and (error := failure.__cause__) is not None:
             attempts = f", attempt {failure.attempt} of {failure.attempts}" if failure.attempts > 1 else ""
             pid = f", pid {failure.pid}" if failure.pid is not None else ""
@@ -487,15 +487,15 @@ class BaseTaskRun(Generic[R]):
             self._result = result
         if self._clock is not None:
             self._disarm()
-        self.args = self.kwargs = self.context = None  # type: ignore[assignment] # a kept run must not keep what it was called with
+        self.args = self.kwargs = self._context = None  # type: ignore[assignment] # a kept run must not keep what it was called with
         _process.live.discard(self)
-        if self._attended or self.pumped:
+        if self._attended or self._pumped:
             self._forget()
         try:
             if not result:
                 if not isinstance(result, StoppedFailure):
                     _notify.unseen[self.name] = None
-                _notify.ended(self, result)  # type: ignore[arg-type]
+                _notify.ended(self, result)
             elif _notify.listening:
                 _notify.ended(self, None)
         finally:
@@ -514,7 +514,7 @@ class BaseTaskRun(Generic[R]):
         if self._callbacks is not None:
             self._tell_callbacks()
 
-    def succeed(self, value: Any) -> None:
+    def _succeed(self, value: Any) -> None:
         """`_settle(Ok(value))` without the lock, for the one thread that carries out the run.
 
         Only a stop or a time-out lets somebody else end it; then the lock is taken.
@@ -525,7 +525,7 @@ class BaseTaskRun(Generic[R]):
         if self._started:
             self._ended = monotonic()
         self._result = Ok(value)
-        self.args = self.kwargs = self.context = None  # type: ignore[assignment]
+        self.args = self.kwargs = self._context = None  # type: ignore[assignment]
         _process.live.discard(self)
         if self._clock is not None:
             self._disarm()
@@ -563,10 +563,10 @@ class BaseTaskRun(Generic[R]):
 
     def _again(self) -> None:
         if self._result is None and not self._stop_asked:
-            self.next_attempt()
+            self._next_attempt()
             self._launch()
 
-    def next_attempt(self) -> None:
+    def _next_attempt(self) -> None:
         """Count the attempt that begins."""
         self.attempt += 1
         self.pid = None
@@ -591,7 +591,7 @@ class BaseTaskRun(Generic[R]):
             self._interrupt(grace)
         finally:
             self._stopping_in = before
-        if self._result is None and not self.keeps_time:
+        if self._result is None and not self._keeps_time:
             attempt = self.attempt
             _process.timers().call_later(grace, lambda: self._abandon(attempt))
             self._attend()
@@ -599,7 +599,7 @@ class BaseTaskRun(Generic[R]):
     def _overdue(self) -> None:
         """The attempt's time is up (a runner that doesn't keep time itself)."""
         if self._result is None and self._phase == "running":
-            self._where = self.whereabouts()
+            self._where = self._whereabouts()
             self._timed_out = self.attempt
             self._end(GRACE)
 
@@ -607,13 +607,13 @@ class BaseTaskRun(Generic[R]):
         """It was asked to end and has not: it may go on, but the run ends here, and says so."""
         if self._result is not None or self.attempt != attempt or self._phase != "running":
             return
-        where = self.whereabouts()
+        where = self._whereabouts()
         place = f" (at {_exceptions.describe(where)})" if where else ""
         if self._timed_out == attempt:
             failure: Failure = late(self, monotonic() - self._started, where)
             failure.message += "; it did not end when asked, and was abandoned: it may still be running"
         else:
-            failure = self.named(
+            failure = self._named(
                 StoppedFailure(f"did not end when asked{place}, and was abandoned: it may still be running")
             )
         self.finish(failure)
@@ -621,7 +621,7 @@ class BaseTaskRun(Generic[R]):
     def _wait_until_gone(self, seconds: float) -> None:
         """After the outcome: wait until nothing is left of the attempt, where the runner can know."""
 
-    def whereabouts(self) -> tuple[_exceptions.Place, ...]:
+    def _whereabouts(self) -> tuple[_exceptions.Place, ...]:
         """Where the task's code is now, as far as this runner can know."""
         return ()
 
@@ -632,7 +632,7 @@ class BaseTaskRun(Generic[R]):
 
     # ------------------------------------------------------------------ waiting
 
-    def enlist(self, waiter: Any) -> bool:
+    def _enlist(self, waiter: Any) -> bool:
         """Have `waiter.signal(run)` called at the end; False if it has come already.
 
         First the entry, then the look: whoever ends the run does it the other way round, so one of the two sees the other.
@@ -643,10 +643,10 @@ class BaseTaskRun(Generic[R]):
             self._waiters.append(waiter)
         if self._result is None:
             return True
-        self.delist(waiter)
+        self._delist(waiter)
         return False
 
-    def delist(self, waiter: Any) -> None:
+    def _delist(self, waiter: Any) -> None:
         """Forget a waiter."""
         with _process.state:
             if self._waiters is not None and waiter in self._waiters:
@@ -658,7 +658,7 @@ class BaseTaskRun(Generic[R]):
         _waiters.start_queued()  # a start of this thread's waits for another: those in the queue come first
         deadline = None if timeout is None else monotonic() + timeout
         try:
-            if self.pumped and not _process.waiting_hooks and _process.timers().wait_for(self, deadline):
+            if self._pumped and not _process.waiting_hooks and _process.timers().wait_for(self, deadline):
                 return self._result is not None
             return self._block(deadline)
         except KeyboardInterrupt:
@@ -668,13 +668,13 @@ class BaseTaskRun(Generic[R]):
 
     def _block(self, deadline: float | None) -> bool:
         waiter = Waiter()
-        if not self.enlist(waiter):
+        if not self._enlist(waiter):
             return True
         try:
-            _waiters.block(waiter, deadline, self.pumped, self._look)
+            _waiters.block(waiter, deadline, self._pumped, self._look)
         finally:
             if self._result is None:
-                self.delist(waiter)
+                self._delist(waiter)
         return self._result is not None
 
     def _check_owner(self) -> None:
@@ -691,17 +691,17 @@ class BaseTaskRun(Generic[R]):
             run = todo.pop()
             if run._result is None and id(run) not in seen:
                 seen.add(id(run))
-                if run.needs_this_thread():
+                if run._needs_this_thread():
                     raise UsageError(
                         f"{run.name} runs on this thread's event loop, which can't go on while it is blocked: await it"
                     )
                 todo.extend(run._wanted)
 
-    def stranded(self) -> bool:
+    def _stranded(self) -> bool:
         """At the program's end: whether nothing can bring this run on any more."""
         return False
 
-    def needs_this_thread(self) -> bool:
+    def _needs_this_thread(self) -> bool:
         """Whether the run can only go on if the calling thread does."""
         return False
 
@@ -731,7 +731,7 @@ class BaseTaskRun(Generic[R]):
             one._check_owner()
         self._phase = "pending"
         self._wanted = inputs
-        self.prepare_pending()
+        self._prepare_pending()
         if _notify.listening and unfinished:
             _notify.pending(self)
         countdown = count(len(unfinished), -1)  # next() is atomic: the callbacks may come from several threads
@@ -757,9 +757,9 @@ class BaseTaskRun(Generic[R]):
         else:
             self._tell_dependents()
 
-    def prepare_pending(self) -> None:
+    def _prepare_pending(self) -> None:
         """The run will be started by another thread: keep what belongs to the caller's."""
-        self.context = copy_context()
+        self._context = copy_context()
 
     def _inputs_ended(self, inputs: list[BaseTaskRun[Any]]) -> None:
         self._wanted = ()
@@ -767,13 +767,13 @@ class BaseTaskRun(Generic[R]):
         if failures:
             for one in inputs:
                 one._seen()
-            self._settle(self.named(DependencyFailure(failures)))  # type: ignore[arg-type]
+            self._settle(self._named(DependencyFailure(failures)))  # type: ignore[arg-type]
             return
         from woflo.runners import _inputs
 
         try:
             self.args, self.kwargs = _inputs.substitute(self.args, self.kwargs, lambda one: one._result.value)  # type: ignore[union-attr]
-            self.begin()
+            self._begin()
         except BaseException as error:
             self._settle(self._judge(failure_from(self, error)))
 

@@ -63,10 +63,10 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
             A run beyond that is pending until one ends.
     """
 
-    pumped = True
-    keeps_time = True
+    _pumped = True
+    _keeps_time = True
     process_type: ClassVar[Any] = ForkProcess if hasattr(os, "fork") else SpawnProcess
-    settings = ("process_type", "max_running")
+    _settings: ClassVar[tuple[str, ...]] = ("process_type", "max_running")
 
     __slots__ = ("parcel", "slots", "spawns", "worker")
     spawns: bool
@@ -81,22 +81,22 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
         self.parcel = self.worker = None
         self.spawns = False
 
-    def begin(self) -> None:
+    def _begin(self) -> None:
         """Start the first attempt; under spawn, pack the call now."""
         kind = self.process_type
         self.spawns = kind is not ForkProcess and start_method(kind) == "spawn"
         if self.spawns:
             self.pack()
         elif self.task.policy.retries:  # a later attempt is started by another thread
-            self.context = copy_context()
+            self._context = copy_context()
         self._start_attempt()
 
     @classmethod
-    def check_setting(cls, name: str, value: Any) -> None:
+    def _check_setting(cls, name: str, value: Any) -> None:
         """Raise UsageError if the setting can't have this value."""
         if name == "process_type":
             start_method(value)
-        super().check_setting(name, value)
+        super()._check_setting(name, value)
 
     def pack(self) -> None:
         """Pickle the call for a spawned worker.
@@ -112,12 +112,12 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
         try:
             _supervisor.get().start(self)
         except OSError as error:  # the supervisor itself, or its slots, could not be made
-            self.finish(self.named(_supervisor.could_not_start(error)))
+            self.finish(self._named(_supervisor.could_not_start(error)))
 
-    def mark_pending(self) -> None:
-        if self.context is None and not self.spawns:
-            self.context = copy_context()  # the caller's: another thread may start it
-        super().mark_pending()
+    def _mark_pending(self) -> None:
+        if self._context is None and not self.spawns:
+            self._context = copy_context()  # the caller's: another thread may start it
+        super()._mark_pending()
 
     def unattended_until_started(self) -> bool:
         """Whether something can fall due for this run with nobody waiting for it."""
@@ -143,10 +143,10 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
             try:
                 kind, value = _shipping.load_result(kind, b"" if file is not None else body, file)
             except KeyboardInterrupt as error:
-                self.finish(self.named(_shipping.broken_result(error)))
+                self.finish(self._named(_shipping.broken_result(error)))
                 raise
             except BaseException as error:
-                result = self.named(_shipping.broken_result(error))
+                result = self._named(_shipping.broken_result(error))
             else:
                 result = self._meaning(worker, kind, value)
             finally:
@@ -171,34 +171,34 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
         if kind == _shipping.FAILURE:
             if worker.timed_out:
                 self._timed_out = self.attempt
-            return self.named(value)
+            return self._named(value)
         if worker.timed_out:  # kind STOPPED: it obeyed SIGTERM, whoever sent it; value: where the task was
             return _attempt.late(self, monotonic() - self._started, value)
         if self._stop_asked:
-            return self.named(StoppedFailure("stopped"))
-        return self.named(WorkerFailure("the worker was ended by a SIGTERM from outside", signal="SIGTERM"))
+            return self._named(StoppedFailure("stopped"))
+        return self._named(WorkerFailure("the worker was ended by a SIGTERM from outside", signal="SIGTERM"))
 
     def _death(self, worker: Worker, status: int | None) -> Failure:
         """The failure of an attempt whose process ended without a result."""
         if worker.timed_out:
             return _attempt.late(self, monotonic() - self._started)
         if self._stop_asked:
-            return self.named(
+            return self._named(
                 StoppedFailure("stopped by SIGKILL, after it did not end when asked" if status == -9 else "stopped")
             )
         if status is None:
             text = (
                 "the worker died; exit status unknown (the application collected it: SIGCHLD ignored, or waitpid(-1))"
             )
-            return self.named(WorkerFailure(text))
+            return self._named(WorkerFailure(text))
         if status < 0:
             name = _signal_name(-status)
             hint = " (often: out of memory)" if name == "SIGKILL" else ""
-            return self.named(WorkerFailure(f"the worker was killed by {name}{hint}", signal=name))
+            return self._named(WorkerFailure(f"the worker was killed by {name}{hint}", signal=name))
         if status == _worker.CHANNEL_LOST:
             text = f"the worker left with exit code {status}: the task closed the channel on which its result is sent"
-            return self.named(WorkerFailure(text, exit_code=status))
-        return self.named(
+            return self._named(WorkerFailure(text, exit_code=status))
+        return self._named(
             WorkerFailure(f"the worker left with exit code {status} before it had a result", exit_code=status)
         )
 

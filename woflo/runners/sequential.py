@@ -11,7 +11,7 @@ from woflo.runners.base import BaseTaskRun
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Self, TypeVar
+    from typing import Any, ClassVar, Self, TypeVar
 
     from woflo.task import Task
 
@@ -30,7 +30,7 @@ class SequentialTaskRun(BaseTaskRun[R]):
     """
 
     __slots__ = ()
-    settings = ()
+    _settings: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def submit(
@@ -53,21 +53,21 @@ class SequentialTaskRun(BaseTaskRun[R]):
                 current.reset(token)
             run._conclude_here(result)
             return run
-        run.begin()
+        run._begin()
         return run
 
     def _start_attempt(self) -> None:
         while True:
-            self.mark_started()
+            self._mark_started()
             pause = self._conclude_here(attempt(self))
             if pause is None:
                 return
             sleep(pause)
-            self.next_attempt()
+            self._next_attempt()
 
     def _conclude_here(self, result: Any) -> float | None:
         error = None if result else result.__cause__
-        pause = self.conclude(result)
+        pause = self._conclude(result)
         if isinstance(error, KeyboardInterrupt) and is_interrupt(error):
             raise error
         return pause

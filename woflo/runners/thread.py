@@ -25,6 +25,7 @@ from woflo.runners.base import BaseTaskRun
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from contextvars import Context
     from typing import Any, TypeVar
 
     from woflo.task import Task
@@ -90,7 +91,7 @@ class _Pool:
                 if _process.exiting:
                     run.carry_out()
                 else:
-                    run.finish(run.named(WorkerFailure(f"could not be started: {error}", errno="EAGAIN")))
+                    run.finish(run._named(WorkerFailure(f"could not be started: {error}", errno="EAGAIN")))
 
     def block(self, blocks: bool) -> None:
         """A run of this pool begins (or ceases) to wait for another run: its thread doesn't count meanwhile."""
@@ -198,9 +199,9 @@ class ThreadTaskRun(BaseTaskRun[R]):
         self._thread = 0
         self._thrown = False
 
-    def begin(self) -> None:
-        if self.context is None:
-            self.context = copy_context()
+    def _begin(self) -> None:
+        if self._context is None:
+            self._context: Context | None = copy_context()
         self._start_attempt()
 
     def _start_attempt(self) -> None:
@@ -215,21 +216,21 @@ class ThreadTaskRun(BaseTaskRun[R]):
         """In a pool's thread: all attempts; False if TaskStopped was thrown into this thread."""
         while self._result is None:
             mine = self.attempt
-            self.mark_started()
+            self._mark_started()
             limit = self.task.timeout
             if limit is not None:
                 self._clock = _process.timers().call_later(limit, self._overdue)
-            context = self.context
+            context = self._context
             try:
                 if self._stop_asked or context is None:
-                    result: Any = self.named(StoppedFailure("stopped"))
+                    result: Any = self._named(StoppedFailure("stopped"))
                 else:
                     self._thread = get_ident()
                     if mine > 1:  # an abandoned attempt may still be inside it
                         context = context.copy()
                     result = context.run(attempt, self)
             except TaskStopped:  # between the task's last instruction and here
-                result = self.named(StoppedFailure("stopped"))
+                result = self._named(StoppedFailure("stopped"))
             self._thread = 0
             # `stop` and the clock set these before they look at `_thread`: if neither is seen here, nothing will be thrown
             if (self._stop_asked or self._timed_out or self.attempt != mine) and not self._leave(mine):
@@ -237,12 +238,12 @@ class ThreadTaskRun(BaseTaskRun[R]):
                     self.finish(result)
                 return False
             if result.__class__ is Ok:
-                self.succeed(result.value)
+                self._succeed(result.value)
                 return True
-            pause = self.conclude(result)
+            pause = self._conclude(result)
             if pause is None or not self._sleep(pause):
                 return True
-            self.next_attempt()
+            self._next_attempt()
         return True
 
     def _leave(self, mine: int) -> bool:
@@ -274,8 +275,8 @@ class ThreadTaskRun(BaseTaskRun[R]):
 
     def _interrupt(self, grace: float) -> None:  # noqa: ARG002
         if self.task.is_async:  # its loop would be torn by an exception out of nowhere; a cancellation is its own way
-            if self.inner is not None:
-                loop, job = self.inner
+            if self._inner is not None:
+                loop, job = self._inner
                 try:
                     loop.call_soon_threadsafe(job.cancel)
                 except RuntimeError:  # it has ended by itself
@@ -296,13 +297,13 @@ class ThreadTaskRun(BaseTaskRun[R]):
             if pool is not None:
                 pool.lose(thread)
 
-    def whereabouts(self) -> tuple[_exceptions.Place, ...]:
+    def _whereabouts(self) -> tuple[_exceptions.Place, ...]:
         frame = sys._current_frames().get(self._thread)
         return _exceptions.stack(frame) if self._thread else ()
 
 
 def _pool_of(runner: type[ThreadTaskRun[Any]]) -> _Pool:
-    owner = runner.limit_owner()
+    owner = runner._limit_owner()
     size = owner.max_running or default_size()
     pool = _pools.get(owner)
     if pool is None:
