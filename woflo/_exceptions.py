@@ -246,12 +246,27 @@ def _traceback(where: tuple[Place, ...]) -> TracebackType | None:
     """A traceback whose frames carry other files' names and lines (no code of theirs runs)."""
     from types import FunctionType, TracebackType
 
+    units = len(_frame_here.__code__.co_code) // 2
     tb: TracebackType | None = None
     for file, line, function in reversed(where):
-        code = _frame_here.__code__.replace(co_filename=file, co_name=function, co_qualname=function)
+        code = _frame_here.__code__.replace(
+            co_filename=file,
+            co_name=function,
+            co_qualname=function,
+            co_firstlineno=max(line, 1),
+            co_linetable=b"".join(_no_columns(min(8, units - at)) for at in range(0, units, 8)),
+        )
         frame = FunctionType(code, {"sys": sys})()
-        tb = TracebackType(tb, frame, -1, line)  # -1: no columns are known, so none are marked
+        tb = TracebackType(tb, frame, 0, line)
     return tb
+
+
+def _no_columns(units: int) -> bytes:
+    """An entry of a line table: these code units are on the first line, and no columns are known, so none are marked.
+
+    CPython, Objects/locations.md: code 13, a signed varint of lines (0).
+    """
+    return bytes([0x80 | 13 << 3 | units - 1, 0])
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

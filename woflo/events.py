@@ -11,12 +11,13 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from woflo import _notify
+from woflo import _exceptions, _notify
 from woflo._exceptions import safe_str, type_name
 from woflo.result import DependencyFailure, Failure, StoppedFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from woflo.runners.base import BaseTaskRun
 
@@ -174,7 +175,14 @@ def _write(level: str, text: str, event: Event) -> None:
     for hook in _notify.at_first_log:  # loguru's own exit function, registered just now, must not run before ours
         hook()
     names_only = {name: getattr(event, name) for name in ("run", "task", "attempt") if hasattr(event, name)}
-    logger.bind(**names_only).log(level, "{}", text.translate(_ESCAPES))
+    where = getattr(event, "failure", None)
+    places = () if where is None or where.__cause__ is None else _exceptions.places(where.__cause__.__traceback__)
+    line = places[-1][1] if places else 0
+
+    def locate(record: Any) -> None:  # where the task failed, not where we write
+        record.update(name="woflo", function=names_only.get("task", ""), line=line)
+
+    logger.patch(locate).bind(**names_only).log(level, "{}", text.translate(_ESCAPES))
 
 
 def _last_resort(text: str) -> None:

@@ -525,7 +525,7 @@ class BaseTaskRun(Generic[R]):
         if self._started:
             self._ended = monotonic()
         self._result = Ok(value)
-        self.args = self.kwargs = self._context = None  # type: ignore[assignment]
+        self.args = self.kwargs = self._context = self._inner = None  # type: ignore[assignment]
         _process.live.discard(self)
         if self._clock is not None:
             self._disarm()

@@ -60,8 +60,10 @@ class _Pool:
         runs wakes few threads (each costs a switch of the GIL), and a burst of long ones gets all of them within
         milliseconds. As long as the queue holds a run, a thread is searching or no more are allowed.
         """
+        self.queue.append(run)
+        if self.searching:  # it looks at the queue after it has cleared the flag
+            return
         with self.lock:
-            self.queue.append(run)
             if self.searching or not self._call():
                 return
         self._start_thread()
@@ -133,30 +135,40 @@ class _Pool:
                 self._start_thread()
 
     def _next(self, sleep: Any, searching: bool) -> ThreadTaskRun[Any] | None:
-        """The next run for this thread; None when it shall end."""
+        """The next run for this thread; None when it shall end.
+
+        First the flag is cleared, then the queue is looked at; `submit` does it the other way round. So one of the two
+        sees the other, and no run lies in the queue unseen.
+        """
+        queue = self.queue
         while True:
+            if searching:
+                self.searching = False
+            if self.threads - self.waiting <= self.size:
+                try:
+                    run = queue.popleft()
+                except IndexError:
+                    pass
+                else:
+                    if queue and not self.searching:
+                        with self.lock:
+                            missing = not self.searching and self._call()
+                        if missing:
+                            self._start_thread()
+                    return run
+            elif queue:
+                return None  # a run that waited has gone on: one thread too many
             with self.lock:
-                if searching:
-                    self.searching = False
-                if self.queue and self.threads - self.waiting <= self.size:
-                    run = self.queue.popleft()
-                    missing = bool(self.queue) and not self.searching and self._call()
-                    break
-                if self.queue:
-                    return None  # a run that waited has gone on: one thread too many
+                if queue:  # it came while this thread was about to sleep
+                    continue
                 self.idle.append(sleep)
-            if sleep.acquire(timeout=_IDLE_SECONDS):
-                searching = True
-                continue
-            with self.lock:
-                if sleep in self.idle:
-                    self.idle.remove(sleep)
-                    return None
-            sleep.acquire()  # it was released in the last moment
-            searching = True
-        if missing:
-            self._start_thread()
-        return run
+            searching = sleep.acquire(timeout=_IDLE_SECONDS)
+            if not searching:
+                with self.lock:
+                    if sleep in self.idle:
+                        self.idle.remove(sleep)
+                        return None
+                searching = sleep.acquire()  # it was released in the last moment
 
 
 class _Own:
