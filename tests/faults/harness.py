@@ -144,6 +144,8 @@ class Case:
         self.directory = directory
         self.ledger_path = directory / "ledger"
         script = directory / "case.py"
+        temporary = directory / "tmp"
+        temporary.mkdir()
         body = textwrap.dedent(source)
         if not plain:
             body = PRELUDE + body + ("" if unfinished else EPILOGUE)
@@ -157,6 +159,7 @@ class Case:
             FAULTS_RUNNER=runner,
             FAULTS_WARM="1" if warm else "0",
             FAULTS_DIRECTORY=str(directory),
+            TMPDIR=str(temporary),
         )
         for name, value in (env or {}).items():
             if value is None:

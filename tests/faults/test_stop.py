@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import textwrap
 
+import pytest
+
 from .rows import CONCURRENT, HERE, PROCESSES, covers
 
 STOPPING = """
@@ -225,24 +227,32 @@ def test_thread_that_cannot_be_stopped(run_case, runner):
     )
 
 
+KINDS = {
+    "subprocess": 'write("pid", then, subprocess.Popen(["sleep", str(LIMIT)]).pid)',
+    "double fork": """
+if os.fork() == 0:
+    if os.fork() == 0:
+        write("pid", then, os.getpid())
+        time.sleep(LIMIT)
+    os._exit(0)
+os.wait()
+""",
+}
+"""A subprocess has none of the worker's descriptors, a fork has all of them: each is ended in its own way."""
+
+
 @covers("grandchildren")
-def test_grandchildren_are_ended(run_case, runner):
+@pytest.mark.parametrize("kind", KINDS)
+def test_grandchildren_are_ended(run_case, runner, kind):
     """Subprocesses and double forks of a stopped, dead, late or finished task end with it."""
     run_case(
-        with_stopping("""
+        with_stopping(f"""
         import subprocess
 
         @job
         def start_grandchildren(then):
-            sleeper = subprocess.Popen(["sleep", str(LIMIT)])
-            write("pid", then, sleeper.pid)
-            if os.fork() == 0:
-                if os.fork() == 0:
-                    write("pid", then, os.getpid())
-                    time.sleep(LIMIT)
-                os._exit(0)
-            os.wait()
-            await_ledger("pid " + then, 2)
+            {textwrap.indent(KINDS[kind], " " * 12).strip()}
+            await_ledger("pid " + then)
             write("in", then)
             if then == "return":
                 return "done"
@@ -254,14 +264,13 @@ def test_grandchildren_are_ended(run_case, runner):
             time.sleep(LIMIT)
 
         def end(then):
-            for line in await_ledger("pid " + then, 2):
-                gone(line.split()[2], limit=5)
+            gone(await_ledger("pid " + then)[0].split()[2], limit=5)
 
         run = start_grandchildren("stop")
         await_ledger("in stop")
         stopped(run, grace=0.1)
         end("stop")
-        error_of(start_grandchildren.options(timeout=1)("late"), TimeoutFailure)
+        error_of(start_grandchildren.options(timeout=0.5)("late"), TimeoutFailure)
         end("late")
         same(value_of(start_grandchildren("return")), "done")
         end("return")
@@ -270,6 +279,28 @@ def test_grandchildren_are_ended(run_case, runner):
         error_of(start_grandchildren("raise"), ValueError)
         end("raise")
         """),
+        runner=runner,
+    )
+
+
+@covers("interrupt-wait", runners=PROCESSES)
+def test_interrupt_sent_to_a_worker(run_case, runner):
+    """A worker that Ctrl-C reaches itself goes on: the parent decides."""
+    run_case(
+        """
+        @job
+        def body():
+            write("in", os.getpid())
+            hold("go")
+            return "done"
+
+        run = body()
+        pid = int(await_ledger("in")[0].split()[1])
+        for _ in range(3):
+            os.kill(pid, signal.SIGINT)
+        release("go")
+        same(value_of(run), "done")
+        """,
         runner=runner,
     )
 

@@ -48,15 +48,8 @@ class AsyncTaskRun(BaseTaskRun[R]):
     _keeps_time = True
     _settings: ClassVar[tuple[str, ...]] = ()
 
-    __slots__ = ("_job", "loop")
-    loop: asyncio.AbstractEventLoop | None
-    _job: asyncio.Task[None] | None
-
-    def __init__(
-        self, task: Task[..., R], args: tuple[Any, ...], kwargs: dict[str, Any], number: int, owner: object
-    ) -> None:
-        BaseTaskRun.__init__(self, task, args, kwargs, number, owner)
-        self.loop = self._job = None
+    __slots__ = ()
+    # `_loop` is the event loop that it belongs to, `_place` the asyncio task of the current attempt
 
     @classmethod
     def submit(
@@ -67,10 +60,10 @@ class AsyncTaskRun(BaseTaskRun[R]):
             return super().submit(task, args, kwargs, inputs)
         # the straight way: a coroutine function on its own loop, no retries, no time-out
         run = cls(task, args, kwargs, next(task.numbers), _process.mark)
-        run.loop = loop
+        run._loop = loop
         run._phase = "running"
         _process.live.add(run)
-        run._job = loop.create_task(run._straight(args, kwargs))
+        run._place = loop.create_task(run._straight(args, kwargs))
         return run
 
     async def _straight(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -82,39 +75,39 @@ class AsyncTaskRun(BaseTaskRun[R]):
             if self._closed(error):
                 raise
         else:
-            self._job = None
+            self._place = None
             self._succeed(value)
 
     def _prepare_pending(self) -> None:
-        self.loop = _running_loop()
+        self._loop = _running_loop()
         self._context: Context | None = copy_context()
 
     def _start_attempt(self) -> None:
         loop = _running_loop()
-        if loop is not None and self.loop is None:
-            self.loop = loop
+        if loop is not None and self._loop is None:
+            self._loop = loop
             self._phase = "running"
-            self._job = loop.create_task(self._drive())
+            self._place = loop.create_task(self._drive())
             return
-        if self.loop is None:
+        if self._loop is None:
             if self._context is None:
                 self._context = copy_context()
             _own_loop(self)
             return
-        if loop is self.loop:
-            self._job = loop.create_task(self._drive(), context=self._context)
+        if loop is self._loop:
+            self._place = loop.create_task(self._drive(), context=self._context)
             self._phase = "running"
             return
         try:
-            self.loop.call_soon_threadsafe(self.enter, self.loop)
+            self._loop.call_soon_threadsafe(self.enter, self._loop)
         except RuntimeError:
             self._settle(self._named(StoppedFailure("its event loop was closed before it started")))
 
     def enter(self, loop: asyncio.AbstractEventLoop) -> None:
         """On the loop's thread: begin."""
-        self.loop = loop
+        self._loop = loop
         if self._result is None:
-            self._job = loop.create_task(self._drive(), context=self._context)
+            self._place = loop.create_task(self._drive(), context=self._context)
             self._phase = "running"
 
     async def _drive(self) -> None:
@@ -172,11 +165,13 @@ class AsyncTaskRun(BaseTaskRun[R]):
 
     def _closed(self, error: BaseException) -> bool:
         """Whether this is the coroutine being thrown away with its loop, and not the task's own GeneratorExit."""
-        return isinstance(error, GeneratorExit) and (_running_loop() is None or asyncio.current_task() is not self._job)
+        return isinstance(error, GeneratorExit) and (
+            _running_loop() is None or asyncio.current_task() is not self._place
+        )
 
     def _failed(self, error: BaseException) -> Any:
         if isinstance(error, asyncio.CancelledError) or self._closed(error):
-            job = self._job
+            job = self._place
             if self._timed_out == self.attempt and not self._stop_asked:
                 if job is not None:
                     job.uncancel()
@@ -196,14 +191,14 @@ class AsyncTaskRun(BaseTaskRun[R]):
 
     def _cancel(self, grace: float) -> None:
         """On the loop's thread: cancel the task; abandon it after the grace."""
-        job = self._job
+        job = self._place
         if job is not None and self._result is None:
             job.cancel()
             attempt = self.attempt
             asyncio.get_running_loop().call_later(grace, self._abandon, attempt)
 
     def _end(self, grace: float) -> None:
-        loop = self.loop
+        loop = self._loop
         if loop is None or loop.is_closed():
             self._settle(self._named(StoppedFailure("stopped")))
         elif loop is _running_loop():
@@ -223,11 +218,11 @@ class AsyncTaskRun(BaseTaskRun[R]):
         return self._result is not None
 
     def _stranded(self) -> bool:
-        return self.loop is not None and not self.loop.is_running()
+        return self._loop is not None and not self._loop.is_running()
 
     def _whereabouts(self) -> tuple[_exceptions.Place, ...]:
         found: list[_exceptions.Place] = []
-        one: Any = self._job.get_coro() if self._job is not None else None
+        one: Any = self._place.get_coro() if self._place is not None else None
         while one is not None:  # the chain of awaits; get_stack() shows its outermost frame only
             frame = getattr(one, "cr_frame", None)
             if frame is not None:
@@ -236,11 +231,11 @@ class AsyncTaskRun(BaseTaskRun[R]):
         return tuple(place for place in found if not _exceptions.ours(place[0]))
 
     def _needs_this_thread(self) -> bool:
-        loop = self.loop
+        loop = self._loop
         return loop is not None and loop is _running_loop()
 
     def _look(self) -> None:
-        loop = self.loop
+        loop = self._loop
         if self._result is None and loop is not None and loop.is_closed():
             self._settle(self._named(StoppedFailure("its event loop was closed")))
 
@@ -308,46 +303,46 @@ class _Thread:
     """woflo's own loop, in a daemon thread, as long as there are runs (or tasks that they left)."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self._loop = asyncio.new_event_loop()
         self.ended = False  # under `_own_lock`
         try:
             _process.start_thread(self._work, name="woflo-loop")
         except BaseException:
-            self.loop.close()
+            self._loop.close()
             raise
 
     def _work(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        self.loop.call_later(_IDLE_SECONDS, self._end_if_idle)
+        asyncio.set_event_loop(self._loop)
+        self._loop.call_later(_IDLE_SECONDS, self._end_if_idle)
         try:
-            self.loop.run_forever()
+            self._loop.run_forever()
         finally:
             try:
-                self.loop.run_until_complete(self.loop.shutdown_asyncgens())
-                self.loop.run_until_complete(self.loop.shutdown_default_executor())
+                self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+                self._loop.run_until_complete(self._loop.shutdown_default_executor())
             finally:
                 asyncio.set_event_loop(None)
-                self.loop.close()
+                self._loop.close()
 
     def _end_if_idle(self) -> None:
         with _own_lock:
-            if not asyncio.all_tasks(self.loop) and not self.coming:
+            if not asyncio.all_tasks(self._loop) and not self.coming:
                 self.ended = True
-                self.loop.stop()
+                self._loop.stop()
                 return
-        self.loop.call_later(_IDLE_SECONDS, self._end_if_idle)
+        self._loop.call_later(_IDLE_SECONDS, self._end_if_idle)
 
     coming = 0  # runs handed over that have not begun; under `_own_lock`
 
     def submit(self, run: AsyncTaskRun[Any]) -> None:
         """Have a run begin on this loop. Needs `_own_lock`."""
         self.coming += 1
-        self.loop.call_soon_threadsafe(self._take, run)
+        self._loop.call_soon_threadsafe(self._take, run)
 
     def _take(self, run: AsyncTaskRun[Any]) -> None:
         with _own_lock:
             self.coming -= 1
-        run.enter(self.loop)
+        run.enter(self._loop)
 
 
 _own: _Thread | None = None
@@ -362,7 +357,7 @@ def _own_loop(run: AsyncTaskRun[Any]) -> None:
         if _own is None or _own.ended:
             _process.on_fork(_forget)
             _own = _Thread()
-        run.loop = _own.loop
+        run._loop = _own._loop
         _own.submit(run)
 
 

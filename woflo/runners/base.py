@@ -69,14 +69,17 @@ class BaseTaskRun(Generic[R]):
         "_dependents",
         "_ended",
         "_inner",
+        "_loop",
         "_number",
         "_owner",
         "_pause",
         "_phase",
+        "_place",
         "_result",
         "_started",
         "_stop_asked",
         "_stopping_in",
+        "_thrown",
         "_timed_out",
         "_waiters",
         "_wanted",
@@ -94,6 +97,9 @@ class BaseTaskRun(Generic[R]):
     attempt: int
     pid: int | None
     _inner: Any  # the loop and the asyncio task of a coroutine function under a runner that blocks
+    _loop: AbstractEventLoop | None  # that it belongs to (asyncio)
+    _place: Any  # what carries the current attempt, as the runner knows it: a thread's number, an asyncio task
+    _thrown: bool  # whether TaskStopped was thrown into the current attempt (threads)
     _number: int
     _owner: object  # the mark of the process that made it; None: of nobody, it can't be waited for
     _result: Result[R] | None
@@ -123,12 +129,13 @@ class BaseTaskRun(Generic[R]):
         self._owner = owner
         self.attempt = 1
         self._phase = "pending"
-        self._stop_asked = self._attended = False
+        self._stop_asked = self._attended = self._thrown = False
         self._started = self._ended = 0.0
         self._timed_out = self._concluded = self._stopping_in = 0
         self._wanted = self._where = ()
         self._result = self._waiters = self._dependents = self._callbacks = None
         self._context = self.pid = self._inner = self._clock = self._pause = None
+        self._loop = self._place = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

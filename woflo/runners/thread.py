@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from contextvars import Context
     from typing import Any, TypeVar
 
-    from woflo.task import Task
-
     R = TypeVar("R", covariant=True)  # noqa: PLC0105
 else:
     from woflo._generic import R
@@ -200,16 +198,8 @@ class ThreadTaskRun(BaseTaskRun[R]):
         max_running: at most so many at work at once; None: max(32, 4 × cores). One that waits for a run doesn't count.
     """
 
-    __slots__ = ("_thread", "_thrown")
-    _thread: int  # the thread that runs the task's code now
-    _thrown: bool  # whether TaskStopped was thrown into it
-
-    def __init__(
-        self, task: Task[..., R], args: tuple[Any, ...], kwargs: dict[str, Any], number: int, owner: object
-    ) -> None:
-        BaseTaskRun.__init__(self, task, args, kwargs, number, owner)
-        self._thread = 0
-        self._thrown = False
+    __slots__ = ()
+    # `_place` is the number of the thread that runs the task's code now, 0 if none does
 
     def _begin(self) -> None:
         if self._context is None:
@@ -237,14 +227,14 @@ class ThreadTaskRun(BaseTaskRun[R]):
                 if self._stop_asked or context is None:
                     result: Any = self._named(StoppedFailure("stopped"))
                 else:
-                    self._thread = get_ident()
+                    self._place = get_ident()
                     if mine > 1:  # an abandoned attempt may still be inside it
                         context = context.copy()
                     result = context.run(attempt, self)
             except TaskStopped:  # between the task's last instruction and here
                 result = self._named(StoppedFailure("stopped"))
-            self._thread = 0
-            # `stop` and the clock set these before they look at `_thread`: if neither is seen here, nothing will be thrown
+            self._place = 0
+            # `stop` and the clock set these before they look at `_place`: if neither is seen here, nothing will be thrown
             if (self._stop_asked or self._timed_out or self.attempt != mine) and not self._leave(mine):
                 if self.attempt == mine:  # else abandoned long ago: another thread has the next attempt
                     self.finish(result)
@@ -297,12 +287,12 @@ class ThreadTaskRun(BaseTaskRun[R]):
         import ctypes  # noqa: F401 - loaded before the lock is taken
 
         with _throwing:
-            if self._thread and not self._thrown:
+            if self._place and not self._thrown:
                 self._thrown = True
-                _throw(self._thread, TaskStopped)
+                _throw(self._place, TaskStopped)
 
     def _abandon(self, attempt: int) -> None:
-        thread = self._thread
+        thread = self._place
         super()._abandon(attempt)
         if thread and (self._result is not None or self._concluded == attempt):
             pool = _own.pool.get(thread)
@@ -310,8 +300,8 @@ class ThreadTaskRun(BaseTaskRun[R]):
                 pool.lose(thread)
 
     def _whereabouts(self) -> tuple[_exceptions.Place, ...]:
-        frame = sys._current_frames().get(self._thread)
-        return _exceptions.stack(frame) if self._thread else ()
+        frame = sys._current_frames().get(self._place)
+        return _exceptions.stack(frame) if self._place else ()
 
 
 def _pool_of(runner: type[ThreadTaskRun[Any]]) -> _Pool:
