@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import ClassVar
 
@@ -168,6 +169,25 @@ def test_finish_with_a_death_is_retried():
     outcome = woflo.task(give, runner=Mortal, retries=1)(8).outcome()
     assert isinstance(outcome, woflo.WorkerFailure)
     assert outcome.attempt == 2
+
+
+def test_leaving_because_of_the_time_out_is_no_success():
+    """A task that leaves when its time is up has timed out, though it was begun late and took less than its time."""
+
+    class LateTaskRun(woflo.BaseTaskRun):
+        def start(self):
+            threading.Timer(0.1, lambda: self.finish(self.call())).start()
+
+        def stop(self, grace=1.0):
+            pass
+
+    def half_done():
+        while not woflo.stop_requested():
+            time.sleep(0.002)
+        return "half of it"
+
+    outcome = woflo.task(half_done, runner=LateTaskRun, timeout=0.3)().outcome()
+    assert isinstance(outcome, woflo.TimeoutFailure)
 
 
 def test_the_call_of_a_run_never_raises():

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
     Place = tuple[str, int, str]  # file, line, function
-    # payload, type name, message, notes, places, index of the cause, of the context, suppress
-    Record = tuple[bytes | None, str, str, tuple[str, ...], tuple[Place, ...], int, int, bool]
+    # payload, type name, message, notes, places, index of the cause, of the context, suppress, of a group's members
+    Record = tuple[bytes | None, str, str, tuple[str, ...], tuple[Place, ...], int, int, bool, tuple[int, ...]]
 
 _HOME = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _WITH_TASKS = (_HOME + "__main__.py", _HOME + "testing.py")  # files of ours whose functions are tasks like a user's
@@ -125,7 +125,12 @@ def record(error: BaseException) -> list[Record]:
     for one in chain:  # grows while it is walked: no recursion, chains may be long
         cause = place(one.__cause__)
         context = -1 if one.__suppress_context__ else place(one.__context__)
-        payload, lost = _payload(one)
+        members: tuple[int, ...] = ()
+        if isinstance(one, BaseExceptionGroup):
+            members = tuple(place(member) for member in one.exceptions)
+            payload, lost = _group_payload(one), tuple[str, ...]()
+        else:
+            payload, lost = _payload(one)
         records.append(
             (
                 payload,
@@ -136,6 +141,7 @@ def record(error: BaseException) -> list[Record]:
                 cause,
                 context,
                 bool(one.__suppress_context__),
+                members,
             )
         )
     return records
@@ -143,19 +149,25 @@ def record(error: BaseException) -> list[Record]:
 
 def rebuild(records: list[Record]) -> BaseException:
     """The exception that `record` was given, with its chain, notes and tracebacks."""
-    made = []
-    for payload, name, message, notes, where, _, _, _ in records:
-        error = _revive(payload) if payload is not None else None
-        if error is None:
-            error = ExceptionStandIn(name, message)
+    made = [_stand_in(one) for one in records]
+    # members come after their group, so from the end on (a group that is in itself, by way of causes, gets a stand-in)
+    for at in range(len(records) - 1, -1, -1):
+        payload, members = records[at][0], records[at][-1]
+        if payload is not None:
+            error = _revive(payload, [made[member] for member in members])
+            made[at] = made[at] if error is None else error  # not `or`: an exception may be falsy, our failures are
+    for error, (_, _, _, notes, where, cause, context, suppress, _) in zip(made, records, strict=True):
         if notes:
             vars(error)["__notes__"] = list(notes)
-        made.append(error.with_traceback(_traceback(where)))
-    for error, (*_, cause, context, suppress) in zip(made, records, strict=True):
+        _set(error, "__traceback__", _traceback(where))
         _set(error, "__cause__", made[cause] if cause >= 0 else None)
         _set(error, "__context__", made[context] if context >= 0 else None)
         _set(error, "__suppress_context__", suppress)
     return made[0]
+
+
+def _stand_in(record: Record) -> BaseException:
+    return ExceptionStandIn(record[1], record[2])
 
 
 def add_note(error: BaseException, note: str) -> None:
@@ -224,18 +236,37 @@ def _assemble(cls: type[BaseException], args: tuple[object, ...], state: dict[st
 
 
 def _same_arguments(one: BaseException, other: BaseException) -> bool:
-    """Whether two exceptions of one type say the same; exceptions inside compare by their types."""
-    if isinstance(one, BaseExceptionGroup) and isinstance(other, BaseExceptionGroup):
-        return one.message == other.message and len(one.exceptions) == len(other.exceptions)
+    """Whether two exceptions of one type say the same."""
     return safe_str(one) == safe_str(other) and len(one.args) == len(other.args)
 
 
-def _revive(payload: bytes) -> BaseException | None:
+def _revive(payload: bytes, members: list[BaseException]) -> BaseException | None:
     try:
         twin = pickle.loads(payload)
-        return twin if isinstance(twin, BaseException) else _assemble(*twin)
-    except BaseException:
+        if isinstance(twin, BaseException):
+            return twin
+        cls, *rest = twin
+        if not members:
+            return _assemble(cls, *rest)
+        message, state = rest
+        group: BaseException = cls(message, members)
+        vars(group).update(state)
+    except BaseException:  # its __setstate__ may do anything; a stand-in takes its place
         return None
+    return group
+
+
+def _group_payload(group: BaseExceptionGroup[BaseException]) -> bytes | None:
+    """A group without its members, which have records of their own; None if its class can't be had there."""
+    for state in (vars(group), {}):
+        try:
+            data = dumps((type(group), group.message, dict(state)))
+            cls, message, _ = pickle.loads(data)
+            if type_name(type(cls(message, [ValueError()]))) == type_name(type(group)):
+                return data
+        except BaseException:  # noqa: S112 - the user's class may do anything; the next way is tried
+            continue
+    return None
 
 
 def _frame_here() -> FrameType:

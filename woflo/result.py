@@ -214,26 +214,22 @@ class DependencyFailure(Failure):
     def __init__(self, dependencies: Mapping[Any, Failure] | None = None, **names: Any) -> None:
         super().__init__("", **names)
         self.dependencies: dict[Any, Failure] = dict(dependencies or {})
+        self._roots = self._find_roots()  # now: a chain of these would be walked by each of its links
 
     def root_causes(self) -> list[Failure]:
         """The failures that started it, each once, in the order of the inputs."""
-        roots: list[Failure] = []
-        seen: set[int] = set()
-        todo: list[Failure] = [self]
-        while todo:
-            failure = todo.pop()
-            if id(failure) in seen:
-                continue
-            seen.add(id(failure))
-            if isinstance(failure, DependencyFailure) and failure.dependencies:
-                todo.extend(reversed(failure.dependencies.values()))
-            else:
-                roots.append(failure)
-        return roots
+        return list(self._roots)
+
+    def _find_roots(self) -> list[Failure]:
+        roots: dict[int, Failure] = {}
+        for failure in self.dependencies.values():
+            own = failure._roots if isinstance(failure, DependencyFailure) and failure._roots else [failure]
+            roots.update((id(root), root) for root in own)
+        return list(roots.values())
 
     def __str__(self) -> str:
         inputs = ", ".join(str(name) for name in self.dependencies)
-        roots = "; ".join(_root_text(root) for root in self.root_causes()[:5])
+        roots = "; ".join(_root_text(root) for root in self._roots[:5])
         text = f"not run, because its input failed: {inputs}" + (f" (root cause: {roots})" if roots else "")
         return f"{self.run}: {text}" if self.run else text
 

@@ -272,6 +272,8 @@ def fork(run: Any, slots: Slots, token: bytes) -> Worker:
     worker = Worker(run, pid, ours, slots, token)
     try:
         worker.process_key = _poller.watch_process(pid)
+    except ProcessLookupError:  # it has ended, and the application has reaped it: what it sent still counts
+        worker.gone = True
     except OSError:
         _give_up(worker)
         raise
@@ -366,6 +368,8 @@ def _spawn(run: Any, slots: Slots, token: bytes) -> Worker:
     worker = Worker(run, pid, ours, slots, token)
     try:
         worker.process_key = _poller.watch_process(pid)
+    except ProcessLookupError:  # it has ended, and the application has reaped it: what it sent still counts
+        worker.gone = True
     except OSError:
         _give_up(worker)
         raise

@@ -131,6 +131,10 @@ class Supervisor:
         worker = None
         try:
             worker = _launch.launch(run, slots, token)
+            if worker.gone:
+                run._mark_started()
+                self._bury(worker)
+                return True
             key = worker.process_key
             self.workers[key] = self.workers[worker.fd] = worker
             self._poller.add_process(key)
@@ -263,9 +267,8 @@ class Supervisor:
                 if len(data) < _READ_BYTES:
                     return
                 continue
-            self._deafen(
-                worker
-            )  # the end of file says nothing about a death: a grandchild may hold the other end open, or close it
+            # the end of file says nothing about a death: the task may have closed its end, a grandchild may hold it
+            self._deafen(worker)
 
     def _read_frames(self, worker: Worker) -> None:
         while (frame := worker.next_frame()) is not None:
@@ -304,7 +307,8 @@ class Supervisor:
         if not worker.told:
             worker.told = True
             self._finished.append((worker, None, status))
-        self._poller.remove_process(worker.process_key)
+        if worker.process_key != -1:  # else it was gone before it could be watched
+            self._poller.remove_process(worker.process_key)
         self.workers.pop(worker.process_key, None)
         self.workers.pop(worker.fd, None)
         worker.close()

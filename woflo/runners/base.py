@@ -276,8 +276,10 @@ class BaseTaskRun(Generic[R]):
         if self._result is not None or self._stopping_in == get_ident():
             return
         self._check_owner()
-        self._stop_asked = True
-        if self._phase != "running":
+        with _process.state:
+            self._stop_asked = True
+            begun = self._phase == "running"
+        if not begun:
             self._settle(
                 self._named(
                     StoppedFailure(
@@ -443,6 +445,8 @@ class BaseTaskRun(Generic[R]):
 
     def _conclude(self, result: Result[R]) -> float | None:
         """Take an attempt's result: None if the run has its outcome now, else the pause before the next attempt."""
+        if result.__class__ is Ok and self._timed_out == self.attempt:  # what it returned may be what it had by then
+            result = late(self, monotonic() - self._started, self._where)
         if result.__class__ is not Ok:
             with _process.state:
                 if self._result is not None or self._concluded == self.attempt:
@@ -569,9 +573,12 @@ class BaseTaskRun(Generic[R]):
         self._attend()
 
     def _again(self) -> None:
-        if self._result is None and not self._stop_asked:
-            self._next_attempt()
-            self._launch()
+        with _process.state:
+            if self._result is not None or self._stop_asked:
+                return
+            self._phase = "running"  # from here on a stop is for the attempt, which may not have begun
+        self._next_attempt()
+        self._launch()
 
     def _next_attempt(self) -> None:
         """Count the attempt that begins."""
@@ -585,6 +592,14 @@ class BaseTaskRun(Generic[R]):
             self._start_attempt()
         except BaseException as error:
             self._settle(self._judge(failure_from(self, error)))
+        if self._stop_asked:  # it was stopped while it was being started: the stop may have found nothing to end
+            self._end_what_began()
+
+    def _end_what_began(self) -> None:
+        if self._result is None and self._phase != "running":
+            self._settle(self._named(StoppedFailure("stopped before it was started")))
+        elif self._phase == "running":
+            self._end(GRACE)
 
     # ------------------------------------------------------------------ ending by force
 
@@ -781,6 +796,8 @@ class BaseTaskRun(Generic[R]):
         try:
             self.args, self.kwargs = _inputs.substitute(self.args, self.kwargs, lambda one: one._result.value)  # type: ignore[union-attr]
             self._begin()
+            if self._stop_asked:
+                self._end_what_began()
         except BaseException as error:
             self._settle(self._judge(failure_from(self, error)))
 

@@ -133,7 +133,9 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
     def take(self, worker: Worker, kind: bytes | None, body: Any) -> None:
         """The attempt's frame (a kind and its body), or without one what its process ended with."""
         result: Any = None
-        if kind == _shipping.OK and not body:  # None
+        if worker.timed_out:
+            self._timed_out = self.attempt
+        elif kind == _shipping.OK and not body:  # None
             self._settle(Ok(None))  # type: ignore[arg-type]
             return
         if kind is None:
@@ -169,8 +171,6 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
         if kind == _shipping.OK:
             return Ok(value)
         if kind == _shipping.FAILURE:
-            if worker.timed_out:
-                self._timed_out = self.attempt
             return self._named(value)
         if worker.timed_out:  # kind STOPPED: it obeyed SIGTERM, whoever sent it; value: where the task was
             return _attempt.late(self, monotonic() - self._started, value)

@@ -239,7 +239,7 @@ class ThreadTaskRun(BaseTaskRun[R]):
                 if self.attempt == mine:  # else abandoned long ago: another thread has the next attempt
                     self.finish(result)
                 return False
-            if result.__class__ is Ok:
+            if result.__class__ is Ok and not self._timed_out:
                 self._succeed(result.value)
                 return True
             pause = self._conclude(result)
