@@ -262,7 +262,8 @@ def _group_payload(group: BaseExceptionGroup[BaseException]) -> bytes | None:
         try:
             data = dumps((type(group), group.message, dict(state)))
             cls, message, _ = pickle.loads(data)
-            if type_name(type(cls(message, [ValueError()]))) == type_name(type(group)):
+            member = ValueError() if issubclass(cls, Exception) else KeyboardInterrupt()
+            if type_name(type(cls(message, [member]))) == type_name(type(group)):
                 return data
         except BaseException:  # noqa: S112 - the user's class may do anything; the next way is tried
             continue

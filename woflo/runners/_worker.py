@@ -16,7 +16,7 @@ import sys
 
 from woflo import _exceptions, _notify
 from woflo.errors import TaskStopped
-from woflo.result import Ok, StoppedFailure
+from woflo.result import StoppedFailure
 from woflo.runners import _attempt, _process, _shipping, _supervisor
 
 try:
@@ -131,10 +131,7 @@ def _main(run: BaseTaskRun[Any], channel: socket) -> None:
     flush()
     if not _is_ours(channel):
         os._exit(CHANNEL_LOST)
-    if isinstance(result, Ok) and result.value is None:
-        channel.send(_shipping.NONE_FRAME)
-    else:
-        _shipping.send_result(channel, result, _places)
+    _shipping.send_result(channel, result, _places)
     if _process.live:
         finish_own_runs(result)
 

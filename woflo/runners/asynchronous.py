@@ -146,11 +146,12 @@ class AsyncTaskRun(BaseTaskRun[R]):
         _attempt.attempt_here.set(self.attempt)
         clock = None if limit is None else asyncio.get_running_loop().call_later(limit, self._overdue)
         try:
+            raised = None
             if task.is_async:
                 value = await task.fn(*self.args, **self.kwargs)
             else:
-                value = await _in_thread(self)
-            result: Any = Ok(value)
+                value, raised = await _in_thread(self)
+            result: Any = Ok(value) if raised is None else failure_from(self, raised)
         except BaseException as error:
             result = self._failed(error)
             if self._closed(error):
@@ -240,25 +241,22 @@ class AsyncTaskRun(BaseTaskRun[R]):
             self._settle(self._named(StoppedFailure("its event loop was closed")))
 
 
-async def _in_thread(run: AsyncTaskRun[Any]) -> Any:
-    """Call a plain function beside the loop: in a daemon thread, so that one that never returns can't hold up the exit."""
+async def _in_thread(run: AsyncTaskRun[Any]) -> tuple[Any, BaseException | None]:
+    """Call a plain function beside the loop; its value, or what it raised (asyncio doesn't let every exception through).
+
+    In a daemon thread, so that a function that never returns can't hold up the exit.
+    """
     loop = asyncio.get_running_loop()
     room = _room.get(loop)
     if room is None:
         room = _room[loop] = asyncio.Semaphore(default_size())
     async with room:
-        future: asyncio.Future[Any] = loop.create_future()
+        future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
         context, fn, args, kwargs = copy_context(), run.task.fn, run.args, run.kwargs
 
         def answer(value: Any, error: BaseException | None) -> None:
-            if future.cancelled():
-                return
-            if error is None:
-                future.set_result(value)
-            elif isinstance(error, StopIteration):  # a future refuses it
-                future.set_exception(_Wrapped(error))
-            else:
-                future.set_exception(error)
+            if not future.done():
+                future.set_result((value, error))
 
         def call() -> None:
             value: Any = None
@@ -276,22 +274,10 @@ async def _in_thread(run: AsyncTaskRun[Any]) -> Any:
         while True:
             try:
                 return await asyncio.shield(future)
-            except _Wrapped as wrapped:
-                raise wrapped.error from None
             except asyncio.CancelledError:
-                if future.cancelled() or (future.done() and future.exception() is not None):
-                    raise
                 if not run.asked() or run.is_over():  # the loop is closing, or the run was abandoned
                     raise
                 # stopped or out of time: a thread can't be ended; `stop_requested()` tells it, the grace runs
-
-
-class _Wrapped(Exception):  # noqa: N818
-    """Carries an exception that asyncio doesn't let through."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(error)
-        self.error = error
 
 
 _room: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
