@@ -80,16 +80,18 @@ def find(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[BaseTaskRun[Any]
                 chain.from_iterable(map(_values, datas)),
             )
 
-        kinds = {cls: kind for cls in set(map(type, elements())) if (kind := _kind(cls))}
-        present = set(kinds.values())
-        if not present:
+        types = set(map(type, elements()))
+        kinds = {cls: kind for cls in types if (kind := _kind(cls))}
+        if not kinds:
             break
-        if _RUN in present:
-            runs.update((id(one), one) for one in elements() if kinds.get(type(one)) == _RUN)
-        level = elements
-        rows = [one for one in level() if kinds.get(type(one)) == _ROW] if _ROW in present else []
-        dicts = [one for one in level() if kinds.get(type(one)) == _DICT] if _DICT in present else []
-        datas = [one for one in level() if kinds.get(type(one)) == _DATA] if _DATA in present else []
+        if len(types) == 1 and _ROW in kinds.values():  # a list of pairs: nothing to pick out
+            rows, dicts, datas = list(elements()), [], []
+            continue
+        level = [one for one in elements() if type(one) in kinds]
+        runs.update((id(one), one) for one in level if kinds[type(one)] == _RUN)
+        rows = [one for one in level if kinds[type(one)] == _ROW]
+        dicts = [one for one in level if kinds[type(one)] == _DICT]
+        datas = [one for one in level if kinds[type(one)] == _DATA]
     return list(runs.values())
 
 

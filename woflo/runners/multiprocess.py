@@ -136,6 +136,7 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
         if worker.timed_out:
             self._timed_out = self.attempt
         elif kind == _shipping.OK and not body:  # None
+            self.worker = None
             self._settle(Ok(None))  # type: ignore[arg-type]
             return
         if kind is None:
@@ -165,6 +166,8 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
                 )
                 if isinstance(result, Failure):
                     result.message += f"; processes that left its group live on: pid {numbers}"
+        if not self._stop_asked:  # else `stop` wants to see it gone
+            self.worker = None
         self.finish(result)
 
     def _meaning(self, worker: Worker, kind: bytes, value: Any) -> Any:
