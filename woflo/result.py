@@ -121,7 +121,8 @@ class Failure(Exception):
 
     def __reduce__(self) -> tuple[Callable[..., Failure], tuple[object, ...]]:
         cause = self.__cause__
-        return _restore, (type(self), dict(vars(self)), None if cause is None else _exceptions.record(cause))
+        state = {name: value for name, value in vars(self).items() if name != "_raised_from"}  # a traceback
+        return _restore, (type(self), state, None if cause is None else _exceptions.record(cause))
 
 
 def _restore(cls: type[Failure], state: Mapping[str, Any], cause: list[Any] | None) -> Failure:
@@ -129,6 +130,8 @@ def _restore(cls: type[Failure], state: Mapping[str, Any], cause: list[Any] | No
     vars(failure).update(state)
     failure.args = (state["message"],)
     failure.__cause__ = None if cause is None else _exceptions.rebuild(cause)
+    if isinstance(failure, DependencyFailure):
+        failure._roots = failure._find_roots()
     return failure
 
 
@@ -209,7 +212,9 @@ class DependencyFailure(Failure):
         dependencies: each failed input (a run's name, or a target) and its failure.
     """
 
+    __slots__ = ("_roots",)
     __match_args__: tuple[str, ...] = ("dependencies",)
+    _roots: list[Failure]
 
     def __init__(self, dependencies: Mapping[Any, Failure] | None = None, **names: Any) -> None:
         super().__init__("", **names)

@@ -224,14 +224,14 @@ def launch(run: Any, slots: Slots, token: bytes) -> Worker:
     Raises:
         OSError: no process or descriptor is to be had now.
     """
-    if run.spawns:
+    if run._spawns:
         return _spawn(run, slots, token)
     try:
         return fork(run, slots, token)
     except RuntimeError:
         if not sys.is_finalizing() and not _process.exiting:
             raise
-        run.pack()  # CPython 3.12.0 and 3.12.1: no fork from the first moment of exit, but a fresh interpreter
+        run._pack()  # CPython 3.12.0 and 3.12.1: no fork from the first moment of exit, but a fresh interpreter
         return _spawn(run, slots, token)
 
 
@@ -348,7 +348,7 @@ def _spawn(run: Any, slots: Slots, token: bytes) -> Worker:
         settings = {"argv": sys.argv, "keys": keys, "trackers": trackers, "attempt": run.attempt}
         parcel = _shipping._memory_file()
         with open(parcel, "wb", closefd=False) as file:
-            pickle.dump((settings, run.parcel.data), file, 5)
+            pickle.dump((settings, run._parcel.data), file, 5)
         os.lseek(parcel, 0, os.SEEK_SET)
         tokens = (slots.size, slots.reader, slots.writer)
         code = (
@@ -356,7 +356,7 @@ def _spawn(run: Any, slots: Slots, token: bytes) -> Worker:
             f"spawned({theirs.fileno()}, {parcel}, {os.getpid()}, {tokens!r}, {bool(token)!r})"
         )
         command = [spawn.get_executable(), *util._args_from_interpreter_flags(), "-c", code]
-        passed = [theirs.fileno(), parcel, slots.reader, slots.writer, *trackers.values(), *run.parcel.fds]
+        passed = [theirs.fileno(), parcel, slots.reader, slots.writer, *trackers.values(), *run._parcel.fds]
         pid = util.spawnv_passfds(spawn.get_executable(), command, passed)
     except BaseException:
         ours.close()

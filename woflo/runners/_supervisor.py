@@ -100,7 +100,7 @@ class Supervisor:
             self.nudge()
         try:
             with self.lock:
-                slots = run.slots = slots_of(type(run))
+                slots = run._slots = slots_of(type(run))
                 slots.users += 1
                 if slots in self.pending or not (self._try(run, slots) or self._try_again(run, slots)):
                     run._mark_pending()
@@ -111,7 +111,7 @@ class Supervisor:
             raise
         if self._finished:  # collected on the way
             self._tell()
-        if run.unattended_until_started():
+        if run._unattended_until_started():
             self.attend(run)
 
     def _try_again(self, run: Any, slots: Slots) -> bool:
@@ -153,7 +153,7 @@ class Supervisor:
             leave_slots(slots)
             raise
         run.pid = worker.pid
-        run.worker = worker
+        run._worker = worker
         run._mark_started()
         limit = run.task.timeout
         if limit is not None:
@@ -172,7 +172,7 @@ class Supervisor:
             worker.close()
 
     def _not_started(self, run: Any, failure: Failure) -> None:
-        leave_slots(run.slots)
+        leave_slots(run._slots)
         self._finished.append((_launch.nobody(run), None, failure))
         self.wake()
 
@@ -321,7 +321,7 @@ class Supervisor:
             except IndexError:  # another thread took it
                 break
             run, worker.run = worker.run, None  # a dead worker's handle must not keep its run
-            run.take(worker, kind, body)
+            run._take(worker, kind, body)
         while self._timers and self._timers[0][0] <= monotonic():
             with self.lock:
                 if not self._timers or self._timers[0][0] > monotonic():

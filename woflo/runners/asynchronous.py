@@ -99,11 +99,11 @@ class AsyncTaskRun(BaseTaskRun[R]):
             self._phase = "running"
             return
         try:
-            self._loop.call_soon_threadsafe(self.enter, self._loop)
+            self._loop.call_soon_threadsafe(self._enter, self._loop)
         except RuntimeError:
             self._settle(self._named(StoppedFailure("its event loop was closed before it started")))
 
-    def enter(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _enter(self, loop: asyncio.AbstractEventLoop) -> None:
         """On the loop's thread: begin."""
         self._loop = loop
         if self._result is None:
@@ -210,11 +210,11 @@ class AsyncTaskRun(BaseTaskRun[R]):
             except RuntimeError:
                 self._settle(self._named(StoppedFailure("its event loop was closed")))
 
-    def asked(self) -> bool:
+    def _asked(self) -> bool:
         """Whether the current attempt was asked to end."""
         return self._stop_asked or self._timed_out == self.attempt
 
-    def is_over(self) -> bool:
+    def _is_over(self) -> bool:
         """Whether the run has its outcome."""
         return self._result is not None
 
@@ -275,7 +275,7 @@ async def _in_thread(run: AsyncTaskRun[Any]) -> tuple[Any, BaseException | None]
             try:
                 return await asyncio.shield(future)
             except asyncio.CancelledError:
-                if not run.asked() or run.is_over():  # the loop is closing, or the run was abandoned
+                if not run._asked() or run._is_over():  # the loop is closing, or the run was abandoned
                     raise
                 # stopped or out of time: a thread can't be ended; `stop_requested()` tells it, the grace runs
 
@@ -328,7 +328,7 @@ class _Thread:
     def _take(self, run: AsyncTaskRun[Any]) -> None:
         with _own_lock:
             self.coming -= 1
-        run.enter(self._loop)
+        run._enter(self._loop)
 
 
 _own: _Thread | None = None

@@ -68,25 +68,25 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
     process_type: ClassVar[Any] = ForkProcess if hasattr(os, "fork") else SpawnProcess
     _settings: ClassVar[tuple[str, ...]] = ("process_type", "max_running")
 
-    __slots__ = ("parcel", "slots", "spawns", "worker")
-    spawns: bool
-    slots: Slots  # that its attempt takes its slot from
-    parcel: Parcel | None
-    worker: Worker | None  # of the current attempt, or the last
+    __slots__ = ("_parcel", "_slots", "_spawns", "_worker")
+    _spawns: bool
+    _slots: Slots  # that its attempt takes its slot from
+    _parcel: Parcel | None
+    _worker: Worker | None  # of the current attempt, or the last
 
     def __init__(
         self, task: Task[..., R], args: tuple[Any, ...], kwargs: dict[str, Any], number: int, owner: object
     ) -> None:
         BaseTaskRun.__init__(self, task, args, kwargs, number, owner)
-        self.parcel = self.worker = None
-        self.spawns = False
+        self._parcel = self._worker = None
+        self._spawns = False
 
     def _begin(self) -> None:
         """Start the first attempt; under spawn, pack the call now."""
         kind = self.process_type
-        self.spawns = kind is not ForkProcess and start_method(kind) == "spawn"
-        if self.spawns:
-            self.pack()
+        self._spawns = kind is not ForkProcess and start_method(kind) == "spawn"
+        if self._spawns:
+            self._pack()
         elif self.task.policy.retries:  # a later attempt is started by another thread
             self._context = copy_context()
         self._start_attempt()
@@ -98,15 +98,15 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
             start_method(value)
         super()._check_setting(name, value)
 
-    def pack(self) -> None:
+    def _pack(self) -> None:
         """Pickle the call for a spawned worker.
 
         Raises:
             UsageError: an argument can't be pickled.
         """
-        if self.parcel is None:
-            self.parcel = _shipping.pack(self)
-            self.spawns = True
+        if self._parcel is None:
+            self._parcel = _shipping.pack(self)
+            self._spawns = True
 
     def _start_attempt(self) -> None:
         try:
@@ -115,11 +115,11 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
             self.finish(self._named(_supervisor.could_not_start(error)))
 
     def _mark_pending(self) -> None:
-        if self._context is None and not self.spawns:
+        if self._context is None and not self._spawns:
             self._context = copy_context()  # the caller's: another thread may start it
         super()._mark_pending()
 
-    def unattended_until_started(self) -> bool:
+    def _unattended_until_started(self) -> bool:
         """Whether something can fall due for this run with nobody waiting for it."""
         task = self.task
         return self._result is None and bool(
@@ -130,13 +130,13 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
             or _notify.listening
         )
 
-    def take(self, worker: Worker, kind: bytes | None, body: Any) -> None:
+    def _take(self, worker: Worker, kind: bytes | None, body: Any) -> None:
         """The attempt's frame (a kind and its body), or without one what its process ended with."""
         result: Any = None
         if worker.timed_out:
             self._timed_out = self.attempt
         elif kind == _shipping.OK and not body:  # None
-            self.worker = None
+            self._worker = None
             self._settle(Ok(None))  # type: ignore[arg-type]
             return
         if kind is None:
@@ -167,7 +167,7 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
                 if isinstance(result, Failure):
                     result.message += f"; processes that left its group live on: pid {numbers}"
         if not self._stop_asked:  # else `stop` wants to see it gone
-            self.worker = None
+            self._worker = None
         self.finish(result)
 
     def _meaning(self, worker: Worker, kind: bytes, value: Any) -> Any:
@@ -206,12 +206,12 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
         )
 
     def _end(self, grace: float) -> None:
-        worker = self.worker
+        worker = self._worker
         if worker is not None and not worker.told:
             worker.end(grace)
 
     def _wait_until_gone(self, seconds: float) -> None:
-        worker = self.worker
+        worker = self._worker
         if worker is not None and not worker.gone:
             _supervisor.get().settle(monotonic() + seconds, worker)
 
@@ -234,8 +234,8 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
     def _forget(self) -> None:
         if self._attended:
             super()._forget()
-        if self.spawns:
-            parcel, self.parcel = self.parcel, None
+        if self._spawns:
+            parcel, self._parcel = self._parcel, None
             if parcel is not None:
                 parcel.close()
 

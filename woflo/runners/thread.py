@@ -89,7 +89,7 @@ class _Pool:
                     self.queue.clear()
             for run in stranded:  # no thread is left that could ever take them
                 if _process.exiting:
-                    run.carry_out()
+                    run._carry_out()
                 else:
                     run.finish(run._named(WorkerFailure(f"could not be started: {error}", errno="EAGAIN")))
 
@@ -118,7 +118,7 @@ class _Pool:
         try:
             while (run := self._next(sleep, searching)) is not None:
                 searching = False
-                if not run.carry_out():
+                if not run._carry_out():
                     break  # TaskStopped was thrown into this thread: it takes no further run
                 del run  # an idle thread must not keep the last run alive
         finally:
@@ -214,7 +214,7 @@ class ThreadTaskRun(BaseTaskRun[R]):
             pool = _pool_of(type(self))
         pool.submit(self)
 
-    def carry_out(self) -> bool:
+    def _carry_out(self) -> bool:
         """In a pool's thread: all attempts; False if TaskStopped was thrown into this thread."""
         while self._result is None:
             mine = self.attempt
