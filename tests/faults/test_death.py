@@ -180,7 +180,7 @@ def test_killed_while_sending(run_case, runner, size):
 @job
 def body(count):
     tear(count)
-    return b"y" * {size} or None
+    return b"y" * {size}
 
 runs = [body(count) for count in {counts}]
 for run in runs:

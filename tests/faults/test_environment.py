@@ -450,9 +450,10 @@ def test_user_fork_that_leaves_by_sys_exit(run_case, runner):
 
         run = body()
         await_ledger("in")
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
             sys.exit(0)
-        os.wait()
+        os.waitpid(pid, 0)
         assert run.is_running()
         release("go")
         same(value_of(run), 5)
@@ -671,15 +672,17 @@ def test_threads_cannot_be_started(run_case, runner):
         def refuse(*_, **__):
             raise RuntimeError("can't start new thread")
 
-        real = _thread.start_new_thread, threading._start_new_thread, getattr(threading, "_start_joinable_thread", None)
-        joinable = getattr(_thread, "start_joinable_thread", None)
+        # where a thread can be started, by name: _thread's functions and threading's names for them
+        doors = [
+            (module, name, getattr(module, name))
+            for module in (_thread, threading)
+            for name in ("start_new_thread", "start_joinable_thread", "_start_new_thread", "_start_joinable_thread")
+            if hasattr(module, name)
+        ]
+        assert len(doors) >= 2, doors
 
-        def patch(function, joining):
-            _thread.start_new_thread = threading._start_new_thread = function
-            if joinable:
-                _thread.start_joinable_thread = threading._start_joinable_thread = joining
-
-        patch(refuse, refuse)
+        for module, name, _ in doors:
+            setattr(module, name, refuse)
         for make in (lambda: double(4), lambda: double.options(timeout=5)(4), lambda: double.options(retries=1)(4)):
             try:
                 answer = make().get_result(timeout=LIMIT, raise_exceptions=False)
@@ -695,10 +698,8 @@ def test_threads_cannot_be_started(run_case, runner):
             run.wait(timeout=LIMIT)
         except (Failure, RuntimeError):
             pass
-        patch(real[0], joinable)
-        threading._start_new_thread = real[1]
-        if real[2]:
-            threading._start_joinable_thread = real[2]
+        for module, name, function in doors:
+            setattr(module, name, function)
         works()
         """,
         runner=runner,

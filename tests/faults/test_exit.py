@@ -278,6 +278,7 @@ def interrupted(case, *, expect=INTERRUPTED, limit=10.0, traces=1):
     assert outcome.stderr.count("Traceback") <= traces, outcome.stderr
     assert outcome.stderr.count("\nKeyboardInterrupt") <= 1, outcome.stderr
     assert "Exception ignored" not in outcome.stderr, outcome.stderr
+    assert "ERROR" not in outcome.stderr, outcome.stderr
     return outcome
 
 

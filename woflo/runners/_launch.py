@@ -38,6 +38,7 @@ class Worker:
         "data",
         "fd",
         "gone",
+        "killer",
         "lent",
         "open",
         "pid",
@@ -64,9 +65,8 @@ class Worker:
         self.lent: bool = False  # whether the worker has lent its token
         self.told: bool = False  # whether its result or its death has been noted
         self.timed_out: bool = False
-        self.strays: set[int] = (
-            set()
-        )  # descendants seen outside its group when it was asked to end: no signal of ours reaches them
+        self.killer: Any = None  # the timer of its SIGKILL
+        self.strays: set[int] = set()  # descendants seen outside its group, where no signal of ours reaches them
         self.gone: bool = False  # reaped: its number may be somebody else's
 
     def wanted(self, usual: int) -> int:
@@ -139,6 +139,8 @@ class Worker:
 
     def close(self) -> None:
         """Close what the parent holds of it."""
+        if self.killer is not None:
+            self.killer.cancel()
         self.channel.close()
         if self.process_key >= 0:
             os.close(self.process_key)
@@ -163,7 +165,7 @@ class Worker:
             self.signal(_signal.SIGTERM if grace > 0 else _signal.SIGKILL)
             self.signal(_signal.SIGCONT)  # a stopped process takes no SIGTERM
         if grace > 0:
-            supervisor.call_later(grace, kill)
+            self.killer = supervisor.call_later(grace, kill)
 
     def overdue(self) -> None:
         """The attempt's time is up."""

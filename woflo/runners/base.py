@@ -503,12 +503,12 @@ class BaseTaskRun(Generic[R]):
         if self._attended or self._pumped:
             self._forget()
         try:
-            if not result:
-                if not isinstance(result, StoppedFailure):
-                    _notify.unseen[self.name] = None
+            if result or isinstance(result, StoppedFailure):  # a stop is no failure to be logged
+                if _notify.listening:
+                    _notify.ended(self, None if result else result)
+            else:
+                _notify.unseen[self.name] = None
                 _notify.ended(self, result)
-            elif _notify.listening:
-                _notify.ended(self, None)
         finally:
             self._tell_all()
 
