@@ -96,6 +96,8 @@ def _die_by_interrupt() -> None:
                 stream.flush()
             except (OSError, ValueError):  # its reader is gone
                 continue
+    if os.name == "nt":
+        os._exit(0xC000013A - (1 << 32))  # STATUS_CONTROL_C_EXIT
     _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
     os.kill(os.getpid(), _signal.SIGINT)
 

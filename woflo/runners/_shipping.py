@@ -260,6 +260,9 @@ def _memory_file() -> int:
         return os.memfd_create("woflo-result", os.MFD_CLOEXEC)
     import tempfile
 
+    if os.name == "nt":
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_TEMPORARY | os.O_BINARY  # type: ignore[attr-defined,unused-ignore]
+        return os.open(tempfile.mktemp(prefix="woflo-"), flags)  # noqa: S306 - O_EXCL
     fd, path = tempfile.mkstemp(prefix="woflo-")
     os.unlink(path)
     return fd

@@ -61,6 +61,49 @@ class Timer:
         self.action = None
 
 
+class _Bell:
+    """Wakes a thread out of the poller: a pipe; on Windows, which selects sockets only, two of those."""
+
+    def __init__(self) -> None:
+        if os.name == "posix":
+            self._reader, self._writer = os.pipe()
+            os.set_blocking(self._reader, False)
+            os.set_blocking(self._writer, False)
+        else:
+            import socket
+
+            self._sockets = socket.socketpair()
+            for end in self._sockets:
+                end.setblocking(False)
+
+    def fileno(self) -> int:
+        """What the poller watches."""
+        return self._reader if os.name == "posix" else self._sockets[0].fileno()
+
+    def ring(self) -> None:
+        """Make it readable."""
+        try:
+            os.write(self._writer, b"!") if os.name == "posix" else self._sockets[1].send(b"!")
+        except BlockingIOError:  # it is, many times over
+            pass
+
+    def hush(self) -> None:
+        """Make it unreadable again."""
+        try:
+            os.read(self._reader, 4096) if os.name == "posix" else self._sockets[0].recv(4096)
+        except BlockingIOError:  # another thread has
+            pass
+
+    def close(self) -> None:
+        """Close both ends."""
+        if os.name == "posix":
+            os.close(self._reader)
+            os.close(self._writer)
+        else:
+            for end in self._sockets:
+                end.close()
+
+
 class Supervisor:
     """This process's workers, pending runs and timers."""
 
@@ -72,10 +115,8 @@ class Supervisor:
         self._torn = False  # Ctrl-C cut a registration short
         self._tired = False  # a worker could not be started for want of descriptors or processes
         self._poller = Poller()
-        self._wake_reader, self._wake_writer = os.pipe()
-        os.set_blocking(self._wake_reader, False)
-        os.set_blocking(self._wake_writer, False)
-        self._poller.add(self._wake_reader)
+        self._bell = _Bell()
+        self._poller.add(self._bell.fileno())
         self._watched_slots: set[int] = set()  # token pipes in the poller, while runs are pending
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = count()
@@ -229,8 +270,8 @@ class Supervisor:
                         self._bury(worker)
                     else:
                         self._receive(worker)
-                elif key == self._wake_reader:
-                    self._drain_wake()
+                elif key == self._bell.fileno():
+                    self._bell.hush()
             if self.pending:
                 self._start_pending()
 
@@ -243,12 +284,6 @@ class Supervisor:
                     self._poller.add_process(key)
                 elif worker.open:
                     self._poller.add(key)
-
-    def _drain_wake(self) -> None:
-        try:
-            os.read(self._wake_reader, 4096)
-        except BlockingIOError:
-            return
 
     def _receive(self, worker: Worker) -> None:
         """Read what the channel holds; note a frame as soon as it is complete. Needs the lock."""
@@ -408,10 +443,7 @@ class Supervisor:
 
     def wake(self) -> None:
         """Have the driver, if it is asleep in the poller, look again."""
-        try:
-            os.write(self._wake_writer, b"!")
-        except BlockingIOError:
-            pass
+        self._bell.ring()
 
     # ------------------------------------------------------------------ what falls due
 
@@ -520,8 +552,7 @@ class Supervisor:
                 elif key >= 0:
                     os.close(key)
         self._poller.close()  # close, never unregister: an epoll set is shared with the parent
-        os.close(self._wake_reader)
-        os.close(self._wake_writer)
+        self._bell.close()
 
 
 # ---------------------------------------------------------------------- one per process

@@ -118,6 +118,14 @@ class _Local(_local):
 _here = _Local()
 
 
+def _forget() -> None:
+    """In a forked child: whoever was making starts when the fork came goes on in the parent, not here."""
+    _here.starts = None
+
+
+_process.on_fork(_forget)
+
+
 def one_after_the_other(starts: list[Callable[[], None]]) -> None:
     """Start dependent runs without recursion: a run that ends within its start lengthens the queue, not the stack."""
     queue = _here.starts

@@ -14,7 +14,7 @@ from time import monotonic
 from woflo import _notify
 from woflo.errors import UsageError
 from woflo.result import Failure, Ok, StoppedFailure, WorkerFailure
-from woflo.runners import _attempt, _process, _shipping, _supervisor, _worker
+from woflo.runners import _attempt, _portable, _process, _shipping, _supervisor, _worker
 from woflo.runners.base import BaseTaskRun
 
 TYPE_CHECKING = False
@@ -63,7 +63,8 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
             A run beyond that is pending until one ends.
     """
 
-    _pumped = True
+    _portable: ClassVar[bool] = os.name == "nt"  # no descriptors to watch: a thread waits for each worker
+    _pumped: ClassVar[bool] = not _portable
     _keeps_time = True
     process_type: ClassVar[Any] = ForkProcess if hasattr(os, "fork") else SpawnProcess
     _settings: ClassVar[tuple[str, ...]] = ("process_type", "max_running")
@@ -109,6 +110,9 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
             self._spawns = True
 
     def _start_attempt(self) -> None:
+        if self._portable:
+            _portable.start(self)
+            return
         try:
             _supervisor.get().start(self)
         except OSError as error:  # the supervisor itself, or its slots, could not be made
@@ -183,7 +187,7 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
 
     def _death(self, worker: Worker, status: int | None) -> Failure:
         """The failure of an attempt whose process ended without a result."""
-        if worker.timed_out:
+        if worker.timed_out or self._timed_out == self.attempt:
             return _attempt.late(self, monotonic() - self._started)
         if self._stop_asked:
             return self._named(
@@ -207,7 +211,9 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
 
     def _end(self, grace: float) -> None:
         worker = self._worker
-        if worker is not None and not worker.told:
+        if self._portable:
+            _portable.kill(self)
+        elif worker is not None and not worker.told:
             worker.end(grace)
 
     def _wait_until_gone(self, seconds: float) -> None:
