@@ -20,6 +20,7 @@ from woflo.runners import _attempt, _process, _waiters
 _MARGIN = 0.5  # seconds after the grace for what was killed to be collected
 
 
+_interrupted = False  # Ctrl-C came while we waited
 _hooked = False  # the earlier of the two hooks is registered
 
 
@@ -47,16 +48,19 @@ def hook_threads() -> None:
 
 def _before_threads_end() -> None:
     _process.exiting = True
-    _finish_or_die()
+    _finish()
     _report()  # here, because loguru takes its sinks down in an exit function of its own
 
 
 def _at_exit() -> None:
     """Runs that were started since, by threads or by other exit functions."""
     _process.exiting = True
-    _finish_or_die()
+    _finish()
     _process.closed = True
     _report()
+    if _interrupted or isinstance(getattr(sys, "last_value", None), KeyboardInterrupt):
+        # Python would die by SIGINT itself, if nothing had been evaluated or executed since: our work at exit has
+        _die_by_interrupt()
 
 
 def _report() -> None:
@@ -66,17 +70,18 @@ def _report() -> None:
         events.report_unseen()
 
 
-def _finish_or_die() -> None:
+def _finish() -> None:
+    global _interrupted
     try:
         finish(stop=_died_of_exception())
     except KeyboardInterrupt:
+        _interrupted = True
         try:
             finish(stop=True)
         except KeyboardInterrupt:  # once more: no more patience
             supervisor = _process.timers()
             supervisor.kill_all()
             supervisor.settle(monotonic() + _attempt.GRACE)
-        _die_by_interrupt()
 
 
 def _died_of_exception() -> bool:
@@ -86,9 +91,9 @@ def _died_of_exception() -> bool:
 
 def _die_by_interrupt() -> None:
     """Run what else is registered for the exit, then die by SIGINT: the shell sees 130 and stops its script."""
-    _process.closed = True
+    if _waiters.interactive() or sys.flags.interactive:
+        return
     atexit.unregister(_at_exit)
-    _report()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:

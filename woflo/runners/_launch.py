@@ -220,24 +220,42 @@ def nobody(run: Any) -> Worker:
     return worker
 
 
-def launch(run: Any, slots: Slots, token: bytes) -> Worker:
-    """Start a worker for a run's attempt. Needs the supervisor's lock.
+def quiet() -> tuple[set[Any], list[int]]:
+    """Block Ctrl-C (every signal, if the program has handlers) until the worker is registered; see `loud`.
+
+    Inside of os.fork() it would be raised in somebody's fork hook, printed there and lost; after it, the worker would be
+    lost. A spawned interpreter inherits the mask, so Ctrl-C doesn't reach it while it is importing.
+
+    Returns:
+        The mask as it was, and the signals that have a Python handler.
+    """
+    signals = _handled() if "signal" in sys.modules else []
+    return _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS if signals else _CTRL_C), signals
+
+
+def loud(mask: set[Any]) -> None:
+    """Let the signals in again; one that came meanwhile is raised here."""
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+
+
+def launch(run: Any, slots: Slots, token: bytes, mask: set[Any], signals: list[int]) -> Worker:
+    """Start a worker for a run's attempt. Needs the supervisor's lock, and quiet.
 
     Raises:
         OSError: no process or descriptor is to be had now.
     """
     if run._spawns:
-        return _spawn(run, slots, token)
+        return _spawn(run, slots, token, mask)
     try:
-        return fork(run, slots, token)
+        return fork(run, slots, token, mask, signals)
     except RuntimeError:
         if not sys.is_finalizing() and not _process.exiting:
             raise
         run._pack()  # CPython 3.12.0 and 3.12.1: no fork from the first moment of exit, but a fresh interpreter
-        return _spawn(run, slots, token)
+        return _spawn(run, slots, token, mask)
 
 
-def fork(run: Any, slots: Slots, token: bytes) -> Worker:
+def fork(run: Any, slots: Slots, token: bytes, mask: set[Any], signals: list[int]) -> Worker:
     """Fork a worker. Written in one piece: every function called between two forks costs page faults in both processes."""
     threads = thread_count()
     if threads:
@@ -250,13 +268,11 @@ def fork(run: Any, slots: Slots, token: bytes) -> Worker:
             pass
     if len(sys.modules) != _modules:
         _look_at_modules()
-    signals = _handled() if "signal" in sys.modules else []
     parent = os.getpid()
+    pid = -1
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
     try:
         ours.setblocking(False)
-        # Ctrl-C inside of os.fork() would be raised in somebody's fork hook, and printed there, and lost
-        mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS if signals else _CTRL_C)
         _process.forking = True
         try:
             pid = os.fork()
@@ -265,8 +281,10 @@ def fork(run: Any, slots: Slots, token: bytes) -> Worker:
                 _worker.carry_out(run, theirs, parent, threads > 0, mask, signals, _libraries, slots, bool(token))
         finally:
             _process.forking = False
-            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
     except BaseException:
+        if pid > 0:  # Ctrl-C, by way of another thread: the worker must not live unknown
+            os.kill(pid, _signal.SIGKILL)
+            os.waitpid(pid, 0)
         ours.close()
         raise
     finally:
@@ -327,7 +345,7 @@ def _name_the_risk() -> None:
     )
 
 
-def _spawn(run: Any, slots: Slots, token: bytes) -> Worker:
+def _spawn(run: Any, slots: Slots, token: bytes, mask: set[Any]) -> Worker:
     import pickle
 
     from multiprocess import spawn, util
@@ -347,7 +365,13 @@ def _spawn(run: Any, slots: Slots, token: bytes) -> Worker:
             for name in ("multiprocess", "multiprocessing")
             if name + ".process" in sys.modules
         }
-        settings = {"argv": sys.argv, "keys": keys, "trackers": trackers, "attempt": run.attempt}
+        settings = {
+            "argv": sys.argv,
+            "keys": keys,
+            "trackers": trackers,
+            "attempt": run.attempt,
+            "mask": {int(number) for number in mask},
+        }
         parcel = _shipping._memory_file()
         with open(parcel, "wb", closefd=False) as file:
             pickle.dump((settings, run._parcel.data), file, 5)

@@ -170,8 +170,9 @@ class Supervisor:
         if token is None:
             return False
         worker = None
+        mask, signals = _launch.quiet()
         try:
-            worker = _launch.launch(run, slots, token)
+            worker = _launch.launch(run, slots, token, mask, signals)
             if worker.gone:
                 run._mark_started()
                 self._bury(worker)
@@ -180,6 +181,7 @@ class Supervisor:
             self.workers[key] = self.workers[worker.fd] = worker
             self._poller.add_process(key)
             self._poller.add(worker.fd)
+            run._worker = worker
         except OSError as error:
             self._drop(worker)
             slots.give(token)
@@ -193,8 +195,9 @@ class Supervisor:
             slots.give(token)
             leave_slots(slots)
             raise
+        finally:
+            _launch.loud(mask)
         run.pid = worker.pid
-        run._worker = worker
         run._mark_started()
         limit = run.task.timeout
         if limit is not None:

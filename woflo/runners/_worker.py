@@ -361,6 +361,7 @@ def spawned(channel_fd: int, parcel_fd: int, parent: int, slots: tuple[int, int,
         _supervisor.become_worker(channel, _supervisor.inherit_slots(*slots), held=held)
         with open(parcel_fd, "rb") as file:
             settings, data = pickle.load(file)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, settings["mask"])  # signals were blocked over the exec
         _adopt(settings)
         try:
             run = _shipping.load_call(data).run

@@ -131,7 +131,8 @@ class AsyncTaskRun(BaseTaskRun[R]):
         self._pause = waiter = _waiters.AsyncWaiter(loop)
         clock = loop.call_later(seconds, waiter.signal, None)
         try:
-            await waiter.future
+            if self._result is None:  # else it was stopped before there was a pause to end
+                await waiter.future
         except asyncio.CancelledError:
             self._settle(self._named(StoppedFailure("its event loop was closed between two attempts")))
         finally:

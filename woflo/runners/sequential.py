@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic, sleep
 
 from woflo import _notify
-from woflo.result import Ok
+from woflo.result import Ok, StoppedFailure
 from woflo.runners._attempt import attempt, current, failure_from
 from woflo.runners.base import BaseTaskRun
 
@@ -67,10 +67,12 @@ class SequentialTaskRun(BaseTaskRun[R]):
 
     def _conclude_here(self, result: Any) -> float | None:
         error = None if result else result.__cause__
-        pause = self._conclude(result)
         if isinstance(error, KeyboardInterrupt) and is_interrupt(error):
+            failure = self._named(StoppedFailure("interrupted by Ctrl-C"))
+            failure.__cause__ = error
+            self._settle(failure)
             raise error
-        return pause
+        return self._conclude(result)
 
     def _check_owner(self) -> None:
         if self._owner is not None:  # one that waits for its inputs
