@@ -47,6 +47,24 @@ def type_name(cls: type) -> str:
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
+def is_interrupt(error: BaseException) -> bool:
+    """Whether this is Ctrl-C, and not a `raise KeyboardInterrupt` of somebody's: no raise statement has raised it.
+
+    The innermost frame of a signal's exception stands at whatever instruction was next.
+    """
+    if not isinstance(error, KeyboardInterrupt):
+        return False
+    tb = error.__traceback__
+    if tb is None:
+        return True
+    while tb.tb_next is not None:
+        tb = tb.tb_next
+    import opcode
+
+    code, at = tb.tb_frame.f_code.co_code, tb.tb_lasti
+    return not (0 <= at < len(code) and opcode.opname[code[at]] == "RAISE_VARARGS")
+
+
 def ours(file: str) -> bool:
     """Whether a file is part of woflo's machinery."""
     return file.startswith(_HOME) and file not in _WITH_TASKS

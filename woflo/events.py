@@ -119,7 +119,9 @@ def emit(event: Event) -> None:
     for observer in tuple(_notify.observers):
         try:
             observer.callback(event)
-        except Exception as error:
+        except BaseException as error:  # an observer must not change a result
+            if _exceptions.is_interrupt(error):
+                raise
             observer.close()
             name = getattr(observer.callback, "__qualname__", None)
             emit(ObserverFailed(f"the observer {name or repr(observer.callback)}", error))

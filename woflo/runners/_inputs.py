@@ -207,6 +207,8 @@ def path_to(root: object, wanted: Callable[[object], bool]) -> tuple[str, object
 
 
 def _steps(part: object) -> Iterator[tuple[str, object]]:
+    if hasattr(part, "_is_task_run"):
+        return  # what is inside of a run is ours
     if isinstance(part, dict):
         for key, inner in part.items():
             yield f"[{_exceptions.safe_str(key)[:40]!r}]", inner

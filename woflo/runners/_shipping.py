@@ -12,7 +12,6 @@ import os
 import pickle
 import sys
 from array import array
-from contextlib import contextmanager
 
 from woflo import _exceptions
 from woflo.errors import UsageError
@@ -22,7 +21,6 @@ from woflo.runners import _attempt, base
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Iterator
     from typing import Any, BinaryIO
 
     from woflo.result import Result
@@ -112,8 +110,17 @@ def dump_call(run: BaseTaskRun[Any]) -> bytes:
     """
     task = run.task
     try:
-        with _by_value_if_dynamic(getattr(task.fn, "__module__", None)):
-            return _by_value((task, run.args, run.kwargs, run._number, run.attempt))
+        call = (task, run.args, run.kwargs, run._number, run.attempt)
+        module = _dynamic(getattr(task.fn, "__module__", None))
+        if module is None:
+            return _by_value(call)
+        import cloudpickle
+
+        cloudpickle.register_pickle_by_value(module)
+        try:
+            return _by_value(call)
+        finally:
+            cloudpickle.unregister_pickle_by_value(module)
     except Exception as error:
         raise _cannot_travel(run, error) from error
 
@@ -130,28 +137,19 @@ def load_call(data: bytes) -> Call:
     return _attempt.Call(run)
 
 
-@contextmanager
-def _by_value_if_dynamic(name: str | None) -> Iterator[None]:
-    """A module that was made at run time can't be imported elsewhere, though cloudpickle believes so: by value too."""
+def _dynamic(name: str | None) -> Any:
+    """A module that was made at run time can't be imported elsewhere, though cloudpickle believes so; None if it can."""
     module = sys.modules.get(name or "")
-    if module is None or name == "__main__" or getattr(module, "__spec__", None) is not None:
-        yield
-        return
-    import cloudpickle
-
-    cloudpickle.register_pickle_by_value(module)
-    try:
-        yield
-    finally:
-        cloudpickle.unregister_pickle_by_value(module)
+    return None if name == "__main__" or getattr(module, "__spec__", None) is not None else module
 
 
 def _by_value(value: object) -> bytes:
     import io
+    from functools import lru_cache
 
     import cloudpickle
 
-    table: Any = cloudpickle.Pickler.dispatch_table
+    table: Any = cloudpickle.Pickler.dispatch_table.new_child({type(lru_cache(len)): _reduce_cached})
     for name in ("multiprocessing.reduction", "multiprocess.reduction"):  # Connections, shared memory, sockets
         if name in sys.modules:
             table = table.new_child(dict(sys.modules[name].ForkingPickler._extra_reducers))
@@ -159,6 +157,19 @@ def _by_value(value: object) -> bytes:
     file = io.BytesIO()
     pickler(file, 5).dump(value)
     return file.getvalue()
+
+
+def _reduce_cached(cached: Any) -> Any:
+    """A function under `functools.lru_cache`: cloudpickle knows such objects by name only, and __main__ has none there."""
+    if cached.__module__ == "__main__":
+        return _rebuild_cached, (cached.__wrapped__, cached.cache_parameters())
+    return str(cached.__qualname__)
+
+
+def _rebuild_cached(function: Any, parameters: dict[str, Any]) -> Any:
+    from functools import lru_cache
+
+    return lru_cache(**parameters)(function)
 
 
 def _cannot_travel(run: BaseTaskRun[Any], error: Exception) -> UsageError:
@@ -219,6 +230,8 @@ def _unpicklable(value: object, error: BaseException) -> TaskFailure:
 
     way, culprit = _inputs.path_to(value, refused)
     kind = _exceptions.type_name(type(culprit))
+    if hasattr(culprit, "_is_task_run"):
+        error = UsageError(f"the result{way} is a TaskRun, which stays in its process: return run.get_result()")
     text = f"the result{way} (a {kind}) can't be sent back: {_exceptions.type_name(type(error))}: {_exceptions.safe_str(error)}"
     failure = TaskFailure(text)
     error.__traceback__ = None

@@ -45,6 +45,7 @@ _places: tuple[_exceptions.Place, ...] = ()  # where the task was when it was as
 _FLUSH_SECONDS = 1.0
 _armed = False  # whether SIGTERM raises TaskStopped: only while the task runs
 _run: BaseTaskRun[Any] | None = None
+_pid = 0  # of the worker: a process that its task forks is not the worker
 
 
 def warm_up() -> None:
@@ -111,8 +112,9 @@ def carry_out(
 
 
 def _main(run: BaseTaskRun[Any], channel: socket) -> None:
-    global _armed, _run
-    _run = run
+    global _armed, _pid, _run
+    _run, _pid = run, os.getpid()
+    _process.on_fork(_leave_to_the_task)
     if _notify.observers:
         _notify.forget_observers()
     if _process.chosen.get() is not None:
@@ -125,6 +127,8 @@ def _main(run: BaseTaskRun[Any], channel: socket) -> None:
         _armed = False
     except TaskStopped:  # it came between the task's last instruction and this one's
         _armed = False
+    if os.getpid() != _pid:
+        _end_as_a_fork(result)
     if result is None:
         result = StoppedFailure("stopped")
     run.args, run.kwargs = (), {}
@@ -134,6 +138,27 @@ def _main(run: BaseTaskRun[Any], channel: socket) -> None:
     _shipping.send_result(channel, result, _places)
     if _process.live:
         finish_own_runs(result)
+
+
+def _leave_to_the_task() -> None:
+    """In a process that the task forks (a multiprocessing.Pool's…): SIGTERM ends it, as it would anywhere."""
+    if _signal.getsignal(_signal.SIGTERM) is _on_term:
+        try:
+            _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
+        except ValueError:  # forked by a thread of the task: the handler itself will see to it
+            return
+
+
+def _end_as_a_fork(result: Result[Any] | None) -> NoReturn:
+    """A process that the task forked has come to the task's end: only the worker has a result to send."""
+    error = None if result is None or result else result.__cause__
+    code = 0 if error is None else 1
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif error is not None:
+        _say(_exceptions.format_traceback(error))
+    flush()
+    os._exit(code & 0xFF)
 
 
 def _say(text: str) -> None:
@@ -200,6 +225,10 @@ def reset_signals(signals: list[int]) -> None:
 def _on_term(_number: int, frame: FrameType | None) -> None:
     """SIGTERM: the task is asked to stop; the first one raises TaskStopped in it."""
     global _armed, _places
+    if os.getpid() != _pid:  # a process that the task forked has inherited this handler: for it SIGTERM is SIGTERM
+        _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
+        os.kill(os.getpid(), _signal.SIGTERM)
+        return
     if _run is not None:
         _run._stop_asked = True
     if _armed:

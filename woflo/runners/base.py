@@ -456,9 +456,12 @@ class BaseTaskRun(Generic[R]):
             failure = self._judge(result)
             try:
                 pause = None if self._stop_asked else _retry.pause(self.task.policy, self.attempt, failure)
-            except Exception as error:
+            except BaseException as error:
                 _notify.broken(f"retry_sleep_time of {self.task.name}", error)
                 pause = None
+                if _exceptions.is_interrupt(error):
+                    self._settle(failure)
+                    raise
             if pause is not None:
                 self._phase = "retrying"
                 self._ended = monotonic()
@@ -824,7 +827,9 @@ class BaseTaskRun(Generic[R]):
     def _call_back(self, callback: Callable[[BaseTaskRun[R]], object]) -> None:
         try:
             callback(self)
-        except Exception as error:
+        except BaseException as error:
+            if _exceptions.is_interrupt(error):
+                raise
             _notify.broken(f"a done-callback of {self.name}, {getattr(callback, '__qualname__', callback)!s},", error)
 
 

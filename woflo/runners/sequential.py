@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import monotonic, sleep
 
-from woflo import _notify
+from woflo import _exceptions, _notify
 from woflo.result import Ok, StoppedFailure
 from woflo.runners._attempt import attempt, current, failure_from
 from woflo.runners.base import BaseTaskRun
@@ -67,7 +67,7 @@ class SequentialTaskRun(BaseTaskRun[R]):
 
     def _conclude_here(self, result: Any) -> float | None:
         error = None if result else result.__cause__
-        if isinstance(error, KeyboardInterrupt) and is_interrupt(error):
+        if error is not None and _exceptions.is_interrupt(error):
             failure = self._named(StoppedFailure("interrupted by Ctrl-C"))
             failure.__cause__ = error
             self._settle(failure)
@@ -77,20 +77,3 @@ class SequentialTaskRun(BaseTaskRun[R]):
     def _check_owner(self) -> None:
         if self._owner is not None:  # one that waits for its inputs
             super()._check_owner()
-
-
-def is_interrupt(error: KeyboardInterrupt) -> bool:
-    """Whether this is Ctrl-C and not the task's own `raise KeyboardInterrupt`: no raise statement has raised it.
-
-    The innermost frame of a signal's exception stands at whatever instruction was next.
-    """
-    tb = error.__traceback__
-    if tb is None:
-        return True
-    while tb.tb_next is not None:
-        tb = tb.tb_next
-    import opcode
-
-    code = tb.tb_frame.f_code.co_code
-    at = tb.tb_lasti
-    return not (0 <= at < len(code) and opcode.opname[code[at]] == "RAISE_VARARGS")
