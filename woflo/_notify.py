@@ -9,6 +9,7 @@ lock held; one that raises is named once and dropped. The events themselves and 
 from __future__ import annotations
 
 import os
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,36 +59,38 @@ def _update() -> None:
     listening = verbose or bool(observers)
 
 
+def _tell(kind: str, run: BaseTaskRun[object] | None, *facts: object) -> None:
+    """Make an event of the facts and give it to the log and the observers; the runs never notice what becomes of it."""
+    try:
+        from woflo import events  # dataclasses cost 8 ms at import
+    except OSError as error:  # no descriptor is left to load it with
+        if sys.stderr is not None:
+            sys.stderr.write(f"woflo: {error} while telling of {kind} {'' if run is None else run.name}\n")
+        return
+    event = getattr(events, kind)
+    events.emit(event(*facts) if run is None else event(*events.names(run), *facts))
+
+
 def pending(run: BaseTaskRun[object]) -> None:
     """A run was made that can't start yet. Call it only while `listening`."""
-    from woflo import events
-
-    events.emit(events.RunPending(*events.names(run)))
+    _tell("RunPending", run)
 
 
 def started(run: BaseTaskRun[object]) -> None:
     """An attempt was started. Call it only while `listening`."""
-    from woflo import events
-
-    events.emit(events.RunStarted(*events.names(run)))
+    _tell("RunStarted", run)
 
 
 def retrying(run: BaseTaskRun[object], failure: Failure, delay: float) -> None:
     """An attempt failed and another one follows."""
-    from woflo import events
-
-    events.emit(events.RunRetrying(*events.names(run), failure, delay))
+    _tell("RunRetrying", run, failure, delay)
 
 
 def ended(run: BaseTaskRun[object], failure: Failure | None) -> None:
     """A run ended. Without a failure, call it only while `listening`."""
-    from woflo import events
-
-    events.emit(events.RunEnded(*events.names(run), failure, run.seconds))
+    _tell("RunEnded", run, failure, run.seconds)
 
 
 def broken(what: str, error: BaseException) -> None:
     """An observer or a callback of the user's raised; it is named, and the run doesn't notice."""
-    from woflo import events
-
-    events.emit(events.ObserverFailed(what, error))
+    _tell("ObserverFailed", None, what, error)

@@ -474,9 +474,9 @@ class Supervisor:
             self._background = waiter = _waiters.Waiter()
             try:
                 _process.start_thread(self._run_background, waiter, name="woflo-background")
-            except (
-                RuntimeError
-            ):  # no thread to be had, or the interpreter is ending: whoever waits pumps, and the exit does
+            except (RuntimeError, OSError):
+                # no thread is to be had, nothing to load `threading` with, or the interpreter is ending: whoever waits
+                # pumps, and the exit does
                 self._background = None
 
     def dismiss(self, run: BaseTaskRun[Any]) -> None:

@@ -271,7 +271,12 @@ async def _in_thread(run: AsyncTaskRun[Any]) -> tuple[Any, BaseException | None]
             except RuntimeError:  # the loop was closed: the run has ended with it
                 return
 
-        _process.start_thread(call, name=f"woflo-{run.name}")
+        try:
+            _process.start_thread(call, name=f"woflo-{run.name}")
+        except RuntimeError:
+            if not _process.exiting:
+                raise
+            call()  # the interpreter is ending and starts no more threads: here, and the loop waits
         while True:
             try:
                 return await asyncio.shield(future)
@@ -304,12 +309,24 @@ class _Thread:
         try:
             self._loop.run_forever()
         finally:
+            with _own_lock:
+                self.ended = True  # also if a task has stopped the loop: the next run gets a fresh one
             try:
+                self._end_all()
                 self._loop.run_until_complete(self._loop.shutdown_asyncgens())
                 self._loop.run_until_complete(self._loop.shutdown_default_executor())
             finally:
                 asyncio.set_event_loop(None)
                 self._loop.close()
+
+    def _end_all(self) -> None:
+        """What is left on a loop that ends before its time is cancelled, as asyncio.run does."""
+        self._loop.run_until_complete(asyncio.sleep(0))  # what was handed over meanwhile begins
+        left = asyncio.all_tasks(self._loop)
+        for one in left:
+            one.cancel()
+        if left:
+            self._loop.run_until_complete(asyncio.wait(left, timeout=_attempt.GRACE))
 
     def _end_if_idle(self) -> None:
         with _own_lock:
@@ -341,7 +358,7 @@ def _own_loop(run: AsyncTaskRun[Any]) -> None:
     """Hand a run to woflo's own loop."""
     global _own
     with _own_lock:
-        if _own is None or _own.ended:
+        if _own is None or _own.ended or _own._loop.is_closed():
             _process.on_fork(_forget)
             _own = _Thread()
         run._loop = _own._loop
