@@ -39,9 +39,10 @@ class Ok(Generic[R]):
     (True, 0)
     """
 
-    __slots__ = ("value",)
+    __slots__ = ("_attempt", "value")
     __match_args__ = ("value",)
     value: R
+    _attempt: int  # of which this is the value, where a runner of somebody's own hands it over
 
     def __init__(self, value: R) -> None:
         self.value = value
@@ -225,6 +226,11 @@ class DependencyFailure(Failure):
         """The failures that started it, each once, in the order of the inputs."""
         return list(self._roots)
 
+    def __reduce__(self) -> tuple[Callable[..., Failure], tuple[object, ...]]:
+        restore, (cls, state, cause) = super().__reduce__()
+        flat = {name: _flat(failure) for name, failure in self.dependencies.items()}
+        return restore, (cls, {**state, "dependencies": flat}, cause)  # type: ignore[dict-item]
+
     def _find_roots(self) -> list[Failure]:
         roots: dict[int, Failure] = {}
         for failure in self.dependencies.values():
@@ -237,6 +243,14 @@ class DependencyFailure(Failure):
         roots = "; ".join(_root_text(root) for root in self._roots[:5])
         text = f"not run, because its input failed: {inputs}" + (f" (root cause: {roots})" if roots else "")
         return f"{self.run}: {text}" if self.run else text
+
+
+def _flat(failure: Failure) -> Failure:
+    """The failure with its root causes as its direct ones: a chain of thousands would be pickled by recursion."""
+    if not isinstance(failure, DependencyFailure):
+        return failure
+    names = {name: vars(failure)[name] for name in ("task", "run", "attempt", "attempts", "pid")}
+    return DependencyFailure({root.run or str(place): root for place, root in enumerate(failure._roots)}, **names)
 
 
 def _root_text(failure: Failure) -> str:

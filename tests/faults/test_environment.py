@@ -904,7 +904,17 @@ def test_process_type_of_one_class(run_case, runner):
 @covers("upstream-dependencies")
 def test_runtime_dependencies_suffice(run_case, runner):
     """Woflo needs nothing but the standard library and its four declared dependencies."""
-    allowed = ["woflo", "multiprocess", "_multiprocess", "dill", "tenacity", "loguru", "cloudpickle", "numpy"]
+    allowed = [
+        "woflo",
+        "multiprocess",
+        "_multiprocess",
+        "dill",
+        "tenacity",
+        "loguru",
+        "cloudpickle",
+        "numpy",
+        "_distutils_hack",
+    ]
     run_case(
         f"""
         works()

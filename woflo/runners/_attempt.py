@@ -51,19 +51,20 @@ class Call:
     It can be pickled: the task's function travels by name or by value, as under spawn.
     """
 
-    __slots__ = ("run",)
+    __slots__ = ("attempt", "run")
 
     def __init__(self, run: BaseTaskRun[Any]) -> None:
         self.run: BaseTaskRun[Any] = run
-
-    @property
-    def attempt(self) -> int:
-        """The number of this attempt, from 1."""
-        return self.run.attempt
+        self.attempt: int = run.attempt  # from 1; the run itself may have gone on to the next when this one ends
 
     def __call__(self) -> Result[Any]:
         context = self.run._context
-        return attempt(self.run) if context is None else context.copy().run(attempt, self.run)
+        result = attempt(self.run) if context is None else context.copy().run(attempt, self.run)
+        if isinstance(result, Ok):
+            result._attempt = self.attempt
+        else:
+            result.attempt = self.attempt
+        return result
 
     def __reduce__(self) -> tuple[Callable[[bytes], Call], tuple[bytes]]:
         from woflo.runners import _shipping
@@ -83,7 +84,7 @@ def attempt(run: BaseTaskRun[Any]) -> Result[Any]:
         begun = 0.0
     else:
         begun = monotonic()
-        attempt_here.set(run.attempt)
+        here = attempt_here.set(run.attempt)
     try:
         value = task.fn(*run.args, **run.kwargs)
         if task.is_async:
@@ -93,6 +94,8 @@ def attempt(run: BaseTaskRun[Any]) -> Result[Any]:
         result = failure_from(run, error)
     finally:
         current.reset(token)
+        if limit is not None:
+            attempt_here.reset(here)
     if limit is not None and (elapsed := monotonic() - begun) > limit and not isinstance(result, StoppedFailure):
         return late(run, elapsed, run._where)
     return result

@@ -121,8 +121,8 @@ def finish(*, stop: bool) -> None:
                 run._look()
                 if run._result is None and run._stranded():
                     run._settle(run._named(StoppedFailure("its event loop no longer runs")))
-                elif run._result is None:
-                    run._wait(None)
+            for run in list(_process.live):
+                run._wait(_waiters.RECHECK)  # then look again whether something is stranded
     supervisor = _process.supervisor
     if supervisor is not None:
         supervisor.settle(monotonic() + _attempt.GRACE + _MARGIN if stop else None)

@@ -120,7 +120,7 @@ class Worker:
         try:
             if self.process_key >= 0:
                 _signal.pidfd_send_signal(self.process_key, 0)
-            else:
+            elif hasattr(os, "waitid"):
                 os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except (
             ProcessLookupError,
@@ -261,11 +261,7 @@ def fork(run: Any, slots: Slots, token: bytes, mask: set[Any], signals: list[int
     if threads:
         _name_the_risk()
     else:  # with threads, the child gets fresh streams instead: flushing might wait for another thread's write
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        except (OSError, ValueError, AttributeError):  # closed, its reader gone, or None: the program's own business
-            pass
+        flush()
     if len(sys.modules) != _modules:
         _look_at_modules()
     parent = os.getpid()
@@ -298,6 +294,15 @@ def fork(run: Any, slots: Slots, token: bytes, mask: set[Any], signals: list[int
         _give_up(worker)
         raise
     return worker
+
+
+def flush() -> None:
+    """Write out what the program has printed before what its worker prints; what is in the buffers would appear twice."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):  # closed, its reader gone, or None: the program's own business
+        pass
 
 
 def _give_up(worker: Worker) -> None:
@@ -335,14 +340,19 @@ def _name_the_risk() -> None:
     if not others:
         return
     _threads_named = True
-    from woflo import events
-
     names = ", ".join(t.name for t in others[:3]) + (", …" if len(others) > 3 else "")
-    events.warn(
+    text = (
         f"a process is forked while other threads are alive ({names}): "
         "a lock that one of them holds stays locked in the worker. If a task hangs, give it "
         "runner=MultiprocessTaskRun.using(process_type=SpawnProcess)"
     )
+
+    def warn() -> None:
+        from woflo import events
+
+        events.warn(text)
+
+    _process.news.append(warn)
 
 
 def _spawn(run: Any, slots: Slots, token: bytes, mask: set[Any]) -> Worker:
@@ -350,6 +360,8 @@ def _spawn(run: Any, slots: Slots, token: bytes, mask: set[Any]) -> Worker:
 
     from multiprocess import spawn, util
 
+    if not thread_count():
+        flush()
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
     parcel = -1
     try:
@@ -376,13 +388,16 @@ def _spawn(run: Any, slots: Slots, token: bytes, mask: set[Any]) -> Worker:
         with open(parcel, "wb", closefd=False) as file:
             pickle.dump((settings, run._parcel.data), file, 5)
         os.lseek(parcel, 0, os.SEEK_SET)
-        tokens = (slots.size, slots.reader, slots.writer)
+        from woflo.runners import _supervisor
+
+        tree = _supervisor.tree_slots()
+        tokens = (tree.size, tree.reader, tree.writer)
         code = (
-            f"import sys; sys.path[:] = {sys.path!r}; from woflo.runners._worker import spawned; "
-            f"spawned({theirs.fileno()}, {parcel}, {os.getpid()}, {tokens!r}, {bool(token)!r})"
+            f"import sys; sys.path[:] = {[p for p in sys.path if type(p) is str]!r}; from woflo.runners._worker import spawned; "
+            f"spawned({theirs.fileno()}, {parcel}, {os.getpid()}, {tokens!r}, {bool(token) and tree is slots!r})"
         )
         command = [spawn.get_executable(), *util._args_from_interpreter_flags(), "-c", code]
-        passed = [theirs.fileno(), parcel, slots.reader, slots.writer, *trackers.values(), *run._parcel.fds]
+        passed = [theirs.fileno(), parcel, tree.reader, tree.writer, *trackers.values(), *run._parcel.fds]
         pid = util.spawnv_passfds(spawn.get_executable(), command, passed)
     except BaseException:
         ours.close()

@@ -1,7 +1,7 @@
 """Which descriptors are readable, which processes have ended: one thread at a time asks.
 
 Linux: epoll and pidfds. macOS and the BSDs: kqueue. Elsewhere (Windows) there are no process runs that
-are watched by descriptor: see `_windows`. Other threads may add and remove while one is asleep in `wait`.
+are watched by descriptor: see `_portable`. Other threads may add and remove while one is asleep in `wait`.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class _KqueuePoller:
 
     def __init__(self) -> None:
         self._kqueue: Any = select.kqueue()  # type: ignore[attr-defined,unused-ignore]
+        self._ended: list[tuple[int, int]] = []
 
     def fileno(self) -> int:
         return int(self._kqueue.fileno())
@@ -67,11 +68,17 @@ class _KqueuePoller:
         self._change(fd, select.KQ_FILTER_READ, select.KQ_EV_ADD)  # type: ignore[attr-defined,unused-ignore]
 
     def remove(self, fd: int) -> None:
-        self._change(fd, select.KQ_FILTER_READ, select.KQ_EV_DELETE)  # type: ignore[attr-defined,unused-ignore]
+        try:
+            self._change(fd, select.KQ_FILTER_READ, select.KQ_EV_DELETE)  # type: ignore[attr-defined,unused-ignore]
+        except FileNotFoundError:  # Ctrl-C came before it was added
+            return
 
     def add_process(self, key: int) -> None:
         flags = select.KQ_EV_ADD | select.KQ_EV_ONESHOT  # type: ignore[attr-defined,unused-ignore]
-        self._change(-key, select.KQ_FILTER_PROC, flags, select.KQ_NOTE_EXIT)  # type: ignore[attr-defined,unused-ignore]
+        try:
+            self._change(-key, select.KQ_FILTER_PROC, flags, select.KQ_NOTE_EXIT)  # type: ignore[attr-defined,unused-ignore]
+        except ProcessLookupError:  # it has ended already
+            self._ended.append((key, 0))
 
     def remove_process(self, key: int) -> None:
         """Nothing to do: it was watched for one event."""
@@ -79,6 +86,9 @@ class _KqueuePoller:
     def wait(self, seconds: float | None) -> list[tuple[int, int]]:
         """Pairs that begin with a key that is ready; at most `seconds` of sleep, None: no limit."""
         process = select.KQ_FILTER_PROC  # type: ignore[attr-defined,unused-ignore]
+        if self._ended:
+            ended, self._ended = self._ended, []
+            return ended
         events = self._kqueue.control(None, _MOST, seconds)
         return [(-event.ident if event.filter == process else event.ident, 0) for event in events]
 

@@ -71,14 +71,15 @@ def _carry_out(run: Any, attempt: int) -> None:
             with open(call, "wb") as file:
                 pickle.dump((sys.argv, attempt, run._parcel.data), file, 5)
             code = (
-                f"import sys; sys.path[:] = {sys.path!r}; from woflo.runners._portable import work; "
+                "import sys; "
+                f"sys.path[:] = {[p for p in sys.path if type(p) is str]!r}; from woflo.runners._portable import work; "
                 f"work({call!r}, {answer!r})"
             )
             process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL)  # noqa: S603 - ourselves
             run.pid, run._place = process.pid, process
             run._mark_started()
             if run.task.timeout is not None:
-                run._clock = _process.timers().call_later(run.task.timeout, run._overdue)
+                run._clock = _process.timers().call_later(run.task.timeout, lambda: run._overdue(attempt))
                 run._attend()
             if run._stop_asked:
                 process.kill()

@@ -8,7 +8,8 @@ that don't exist here.
 from __future__ import annotations
 
 import os
-from _thread import allocate_lock
+from _thread import RLock
+from collections import deque
 from contextvars import ContextVar
 
 from woflo import _notify
@@ -26,7 +27,9 @@ chosen: ContextVar[type[BaseTaskRun[Any]] | None] = ContextVar("woflo.runner", d
 waiting_hooks: list[Callable[[bool], None]] = []  # told True before this thread blocks on a run, False after
 supervisor: Supervisor | None = None  # once something has needed it (set from there)
 mark = object()  # stands for this process: a run with another mark is another process's
-state = allocate_lock()  # held for a few instructions around each change of a run's outcome, waiters or callbacks
+# held for a few instructions around each change of a run's outcome, waiters or callbacks; a signal handler may stop a run
+state = RLock()
+news: deque[Callable[[], None]] = deque()  # to be told as soon as no lock is held
 forking = False  # a worker is being forked: the supervisor's lock is held already
 prepared = False  # the fork and exit hooks are registered
 exiting = False  # the interpreter is ending: its exit hook is at work
@@ -93,7 +96,8 @@ def timers() -> Supervisor:
 
 def _start_anew() -> None:
     global live, mark, state
-    state = allocate_lock()
+    state = RLock()
+    news.clear()
     mark = object()
     _kept.append(live)
     live = set()

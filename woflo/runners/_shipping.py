@@ -109,6 +109,8 @@ def dump_call(run: BaseTaskRun[Any]) -> bytes:
         UsageError: an argument can't be pickled; names the way to it.
     """
     task = run.task
+    if task.runner is not None and task.__module__ == "__main__":
+        task = task.options(runner=None)  # by value, and where it runs is decided; the class may hold pools and locks
     try:
         call = (task, run.args, run.kwargs, run._number, run.attempt)
         module = _dynamic(getattr(task.fn, "__module__", None))
@@ -299,6 +301,15 @@ def _send_pickled(channel: socket, kind: bytes, value: object) -> None:
         fds = array("i", [spill.file.fileno()])
         header = LARGE + spill.size.to_bytes(8, "little")
         channel.sendmsg([header + kind], [(_SOL_SOCKET, _SCM_RIGHTS, fds)])
+
+
+def unread(channel: socket) -> int:
+    """In the worker: how much of what it has sent takes up room in the channel's buffer, bytes."""
+    if sys.platform != "linux":
+        return 0
+    import fcntl
+
+    return int.from_bytes(fcntl.ioctl(channel.fileno(), 0x5411, bytes(4)), sys.byteorder)  # SIOCOUTQ
 
 
 def frame(kind: bytes) -> bytes:

@@ -21,9 +21,9 @@ from __future__ import annotations
 import _signal
 import errno
 import os
-from _thread import RLock, allocate_lock
+from _thread import RLock, allocate_lock, get_ident
 from collections import deque
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from time import monotonic
 
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from woflo.runners._waiters import Waiter
     from woflo.runners.base import BaseTaskRun
 
+_CLOEXEC = 0x40000000 if os.name == "posix" and hasattr(os, "pidfd_open") else 0  # Linux: MSG_CMSG_CLOEXEC
+_MOST_UNREAD = 32_768  # bytes of the channel's buffer (208 KiB): a parent that doesn't look must not block its worker
 _READ_BYTES = 4096  # nearly every frame fits; a larger one is read in its own size
 _TIRED = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # try again when a worker has ended
 
@@ -120,6 +122,10 @@ class Supervisor:
         self._watched_slots: set[int] = set()  # token pipes in the poller, while runs are pending
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = count()
+        self._driver_thread = 0  # the one that holds it
+        self._begun: list[Timer] = []  # taken off the heap, their actions perhaps not done
+        self._taking: set[Worker] = set()  # their results are being taken at the moment
+        self._sweep_at = 128  # timers in the heap at which those that were cancelled are thrown out
         self._driver = allocate_lock()  # held by the thread that takes steps
         self.driving: object = None  # the waiter or the run that it is for, while it may be asleep in the poller
         self._sleepers: list[Waiter] = []  # threads that would drive if the driver left
@@ -150,18 +156,14 @@ class Supervisor:
         except KeyboardInterrupt:
             self._torn = True
             raise
-        if self._finished:  # collected on the way
+        if self._finished or _process.news:  # collected on the way
             self._tell()
         if run._unattended_until_started():
             self.attend(run)
 
     def _try_again(self, run: Any, slots: Slots) -> bool:
         """Collect what has ended, then try once more. Needs the lock."""
-        if self._driver.acquire(False):
-            try:
-                self._step(0.0)
-            finally:
-                self._driver.release()
+        self._drive(0.0, None)
         return slots not in self.pending and self._try(run, slots)
 
     def _try(self, run: Any, slots: Slots) -> bool:
@@ -226,6 +228,8 @@ class Supervisor:
             while queue:
                 run = queue[0]
                 if run._result is not None:  # it was stopped while it was pending
+                    if len(queue) == 1:
+                        self.unwatch(slots)
                     leave_slots(slots)
                 else:
                     try:
@@ -237,7 +241,9 @@ class Supervisor:
                     queue.popleft()
             if not queue:
                 del self.pending[slots]
-            self._watch(slots)
+                self.unwatch(slots)
+            else:
+                self._watch(slots)
 
     def _watch(self, slots: Slots) -> None:
         """Another process of the tree may put a token back: the pipe tells, as long as somebody here wants one.
@@ -252,6 +258,12 @@ class Supervisor:
         elif not wanted and fd in self._watched_slots:
             self._watched_slots.discard(fd)
             self._poller.remove(fd)
+
+    def unwatch(self, slots: Slots) -> None:
+        """The slots are about to be closed."""
+        if slots.reader in self._watched_slots:
+            self._watched_slots.discard(slots.reader)
+            self._poller.remove(slots.reader)
 
     # ------------------------------------------------------------------ steps
 
@@ -279,7 +291,7 @@ class Supervisor:
                 self._start_pending()
 
     def _repair(self) -> None:
-        """Ctrl-C came while a worker was being registered: see that all of them are watched."""
+        """Ctrl-C came inside of a step: what it may have cut short is done, or said to have failed."""
         with self.lock:
             self._torn = False
             for key, worker in list(self.workers.items()):
@@ -287,12 +299,22 @@ class Supervisor:
                     self._poller.add_process(key)
                 elif worker.open:
                     self._poller.add(key)
+            begun, self._begun = self._begun, []
+            for timer in begun:
+                if timer.action is not None:
+                    heappush(self._timers, (monotonic(), next(self._order), timer))
+            waiting = {worker for worker, _, _ in self._finished} | self._taking
+            for run in list(_process.live):
+                mine: Worker | None = getattr(run, "_worker", None)
+                if mine is not None and mine.told and mine not in waiting and mine.run is run:
+                    text = "Ctrl-C came while its result was being collected"
+                    self._finished.append((mine, None, WorkerFailure(text)))
 
     def _receive(self, worker: Worker) -> None:
         """Read what the channel holds; note a frame as soon as it is complete. Needs the lock."""
         while worker.open:
             try:
-                data, ancillary, _, _ = worker.channel.recvmsg(worker.wanted(_READ_BYTES), 64)
+                data, ancillary, _, _ = worker.channel.recvmsg(worker.wanted(_READ_BYTES), 64, _CLOEXEC)
             except BlockingIOError:
                 return
             except OSError:
@@ -353,32 +375,78 @@ class Supervisor:
 
     def _tell(self) -> None:
         """Finish the runs whose workers have reported or died, and do what is due. No lock is held."""
-        while self._finished:
-            try:
-                worker, kind, body = self._finished.popleft()
-            except IndexError:  # another thread took it
-                break
-            run, worker.run = worker.run, None  # a dead worker's handle must not keep its run
-            run._take(worker, kind, body)
-        while self._timers and self._timers[0][0] <= monotonic():
-            with self.lock:
-                if not self._timers or self._timers[0][0] > monotonic():
+        news = _process.news
+        try:
+            while news:
+                try:
+                    item = news.popleft()
+                except IndexError:  # another thread took it
                     break
-                action = heappop(self._timers)[2].action
-            if action is not None:
-                action()
+                item()
+            while self._finished:
+                try:
+                    worker, kind, body = self._finished.popleft()
+                except IndexError:
+                    break
+                self._taking.add(worker)
+                run = worker.run
+                try:
+                    run._take(worker, kind, body)
+                    worker.run = None  # a dead worker's handle must not keep its run
+                finally:
+                    self._taking.discard(worker)
+            while (timer := self._due()) is not None:
+                action = timer.action
+                if action is not None:
+                    action()
+                    timer.action = None
+        except KeyboardInterrupt:
+            self._torn = True
+            raise
 
-    def nudge(self) -> None:
-        """Take one step that doesn't block, unless another thread is driving anyway."""
-        if self._driver.acquire(False):
-            try:
-                self._step(0.0)
-            finally:
+    def _due(self) -> Timer | None:
+        """The next timer whose time has come; it stays known to `_repair` until its action is done."""
+        if not self._timers:
+            return None
+        with self.lock:
+            if not self._timers or self._timers[0][0] > monotonic():
+                return None
+            timer = self._timers[0][2]
+            self._begun = [one for one in self._begun if one.action is not None]
+            self._begun.append(timer)
+            heappop(self._timers)
+            return timer
+
+    def _drive(self, seconds: float | None, whom: object) -> bool:
+        """Take one step as the driver, on behalf of `whom`; False, at once, if another thread drives."""
+        mine = False
+        try:
+            mine = self._driver.acquire(False)
+            if not mine:
+                return False
+            self._driver_thread = get_ident()
+            self.driving = whom
+            # no sleep if there is work of a step that Ctrl-C cut short, or the end came before `driving` was set
+            ended = whom is not None and (whom.done if isinstance(whom, _waiters.Waiter) else whom._result is not None)  # type: ignore[attr-defined]
+            self._step(0.0 if self._finished or ended else seconds)
+        except KeyboardInterrupt:
+            self._torn = True
+            # between the acquisition and the line that notes it
+            mine = mine or (self._driver_thread == 0 and self._driver.locked())
+            raise
+        finally:
+            if mine:
+                self.driving = None
+                self._driver_thread = 0
                 self._driver.release()
                 if self._sleepers:
                     self._pass_on()
-            if self._finished or self._timers:
-                self._tell()
+        return True
+
+    def nudge(self) -> None:
+        """Take one step that doesn't block, unless another thread is driving anyway."""
+        if self._drive(0.0, None) and (self._finished or self._timers or _process.news):
+            self._tell()
 
     def wait_for(self, run: BaseTaskRun[Any], deadline: float | None) -> bool:
         """Drive until the run has ended or the deadline has passed; False, at once, if another thread drives.
@@ -387,42 +455,30 @@ class Supervisor:
         this thread, or looks at `driving`.
         """
         while run._result is None:
-            left = None if deadline is None else deadline - monotonic()
-            if left is not None and left <= 0:
-                return True
-            if not self._driver.acquire(False):
+            left = _waiters.RECHECK
+            if deadline is not None:
+                left = min(left, deadline - monotonic())
+                if left <= 0:
+                    return True
+            if not self._drive(left, run):
                 return False
-            self.driving = run
-            try:
-                self._step(0.0 if self._finished or run._result is not None else left)
-            finally:
-                self.driving = None
-                self._driver.release()
-                if self._sleepers:
-                    self._pass_on()
             self._tell()
+            if run._wanted:
+                run._look_around()
         return True
 
-    def block(self, waiter: Waiter, deadline: float | None) -> None:
+    def block(self, waiter: Waiter, deadline: float | None, look: Callable[[], object]) -> None:
         """Drive, or sleep while another thread drives, until the waiter is signalled or the deadline has passed."""
         while not waiter.done:
             left = None if deadline is None else deadline - monotonic()
             if left is not None and left <= 0:
                 self.nudge()  # what has happened by now counts
                 return
-            self._drive_or_sleep(waiter, left)
+            self._drive_or_sleep(waiter, _waiters.RECHECK if left is None else min(left, _waiters.RECHECK))
+            look()
 
     def _drive_or_sleep(self, waiter: Waiter, seconds: float | None) -> None:
-        if self._driver.acquire(False):
-            self.driving = waiter
-            try:
-                # work of a step that Ctrl-C cut short, and a signal that came before `driving` was set
-                self._step(0.0 if self._finished or waiter.done else seconds)
-            finally:
-                self.driving = None
-                self._driver.release()
-                if self._sleepers:
-                    self._pass_on()
+        if self._drive(seconds, waiter):
             self._tell()
             return
         self._sleepers.append(waiter)
@@ -457,6 +513,10 @@ class Supervisor:
         with self.lock:
             first = not self._timers or when < self._timers[0][0]
             heappush(self._timers, (when, next(self._order), timer))
+            if len(self._timers) >= self._sweep_at:
+                self._timers = [entry for entry in self._timers if entry[2].action is not None]
+                heapify(self._timers)
+                self._sweep_at = max(128, 2 * len(self._timers))
         if first and self._driver.locked():
             self.wake()
         return timer
@@ -491,18 +551,22 @@ class Supervisor:
                     self.wake()
 
     def _run_background(self, waiter: Waiter) -> None:
-        while True:
-            with self.lock:
-                if not self._attended and not self._finished:
-                    self._background = None
-                    return
-                waiter.done = False
-            try:
-                self._drive_or_sleep(waiter, _waiters.RECHECK)
-            except Exception as error:
-                from woflo import _notify
+        try:
+            while True:
+                with self.lock:
+                    if not self._attended and not self._finished:
+                        self._background = None
+                        return
+                    waiter.done = False
+                try:
+                    self._drive_or_sleep(waiter, _waiters.RECHECK)
+                except BaseException as error:  # nothing may end the thread that others rely on
+                    from woflo import _notify
 
-                _notify.broken("woflo's background thread", error)
+                    _notify.broken("woflo's background thread", error)
+        finally:
+            if self._background is waiter:
+                self._background = None
 
     def attach(self, loop: AbstractEventLoop) -> Callable[[], None]:
         """Let an event loop take the steps while somebody awaits there; returns what ends that."""
@@ -554,6 +618,9 @@ class Supervisor:
                     worker.channel.close()
                 elif key >= 0:
                     os.close(key)
+        for _, kind, body in self._finished:
+            if kind is not None and isinstance(body, int):
+                os.close(body)
         self._poller.close()  # close, never unregister: an epoll set is shared with the parent
         self._bell.close()
 
@@ -615,6 +682,8 @@ def leave_slots(slots: Slots) -> None:
     if slots.users == 0 and not slots.inherited and _slots.get(base.BaseTaskRun) is not slots:
         for owner in [owner for owner, one in _slots.items() if one is slots]:
             del _slots[owner]
+        if _supervisor is not None:
+            _supervisor.unwatch(slots)
         slots.close()
 
 
@@ -660,9 +729,19 @@ def become_worker(channel: socket, slots: Slots, *, held: bool) -> None:
         _process.waiting_hooks.append(_lend_or_reclaim)
 
 
+def token_is_back() -> None:
+    """In a worker whose result is sent: its parent has put the token back."""
+    global _own_token
+    _own_token = False
+
+
+def tree_slots() -> Slots:
+    """The tokens of the whole tree of processes."""
+    return slots_of(base.BaseTaskRun)
+
+
 def inherit_slots(size: int, reader: int, writer: int) -> Slots:
     """In a spawned worker: the tokens of the tree that it belongs to."""
-    base.BaseTaskRun.max_running = size
     found = _slots[base.BaseTaskRun] = Slots(size, (reader, writer))
     return found
 
@@ -674,7 +753,7 @@ def _lend_or_reclaim(blocks: bool) -> None:
     slots = _own_slots
     if slots is None or _own_channel is None:
         return
-    if blocks and _own_token:
+    if blocks and _own_token and _shipping.unread(_own_channel) < _MOST_UNREAD:
         _own_token = False
         _own_channel.send(_shipping.frame(_shipping.LENT))
         slots.lend()

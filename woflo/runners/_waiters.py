@@ -78,14 +78,17 @@ class AsyncWaiter:
             self.future.set_result(None)
 
 
-def block(waiter: Waiter, deadline: float | None, pump: bool, look: Callable[[], None]) -> None:
-    """Block this thread until the waiter is signalled or the deadline (monotonic) has passed."""
+def block(waiter: Waiter, deadline: float | None, pump: bool, look: Callable[[], object]) -> None:
+    """Block this thread until the waiter is signalled or the deadline (monotonic) has passed.
+
+    `look()` is called at least every `RECHECK` seconds: it may find that what is waited for has happened unnoticed.
+    """
     hooks = tuple(_process.waiting_hooks)
     for hook in hooks:
         hook(True)
     try:
         if pump:
-            _process.timers().block(waiter, deadline)
+            _process.timers().block(waiter, deadline, look)
             return
         while not waiter.done:
             left = None if deadline is None else deadline - monotonic()

@@ -82,21 +82,22 @@ def as_completed(runs: Iterable[BaseTaskRun[R]], timeout: float | None = None) -
 def _completed(runs: list[BaseTaskRun[R]], timeout: float | None) -> Iterator[BaseTaskRun[R]]:
     deadline = None if timeout is None else monotonic() + timeout
     collector = _Collector()
-    missing = set()
-    for run in runs:
-        run._look()
-        if run._enlist(collector):
-            run._check_owner()
-            run._check_wait()
-            missing.add(run)
-    yield from [run for run in runs if run not in missing]
-    pump = any(run._pumped for run in missing)
+    missing: set[BaseTaskRun[R]] = set()
+    seen: set[int] = set()
     try:
+        for run in runs:
+            run._look()
+            if run._enlist(collector):
+                missing.add(run)
+                run._check_owner()
+                run._check_wait(seen)
+        yield from [run for run in runs if run not in missing]
+        pump = any(run._pumped for run in missing)
         while missing:
             if not collector.ended:
                 collector.done = False
                 if not collector.ended:  # a signal may have come between the two lines before
-                    _waiters.block(collector, deadline, pump, lambda: _look(missing))
+                    _waiters.block(collector, deadline, pump, lambda: _look(missing, collector))
             if not collector.ended:
                 if deadline is not None and monotonic() >= deadline:
                     names = ", ".join(run.name for run in list(missing)[:3])
@@ -106,8 +107,9 @@ def _completed(runs: list[BaseTaskRun[R]], timeout: float | None) -> Iterator[Ba
                     )
                 continue
             run = collector.ended.popleft()
-            missing.discard(run)
-            yield run
+            if run in missing:
+                missing.discard(run)
+                yield run
     except KeyboardInterrupt:
         if _waiters.interactive():
             for run in missing:
@@ -118,9 +120,11 @@ def _completed(runs: list[BaseTaskRun[R]], timeout: float | None) -> Iterator[Ba
             run._delist(collector)
 
 
-def _look(runs: set[BaseTaskRun[Any]]) -> None:
+def _look(runs: set[BaseTaskRun[Any]], collector: _Collector) -> None:
     for run in list(runs):
-        run._look()
+        run._look_around()
+        if run._result is not None and run not in collector.ended:  # it ended, and the one who did it was cut short
+            collector.signal(run)
 
 
 @overload

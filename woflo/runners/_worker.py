@@ -1,8 +1,9 @@
 """The worker's side: a fresh process that carries out one attempt, sends one frame and is gone.
 
-It never waits for its parent. Its last act is SIGKILL to its own process group: what the task left behind (grandchildren,
-threads) ends with it. If the parent dies first, in any way, the kernel does the same: the worker's end of its
-channel is armed so that its hang-up sends SIGKILL to the group, without a thread and even while C code holds the GIL.
+It never waits for its parent (and nobody may send on the channel without blocking: where its buffer is full, the wake-up
+for room would be taken for the hang-up). Its last act is SIGKILL to its own process group: what the task left behind
+(grandchildren, threads) ends with it. If the parent dies first, in any way, the kernel does the same: the worker's end of
+its channel is armed so that its hang-up sends SIGKILL to the group, without a thread and even while C code holds the GIL.
 
 Between fork and the task nothing may raise, print, or touch what belongs to the parent.
 """
@@ -114,7 +115,8 @@ def carry_out(
 def _main(run: BaseTaskRun[Any], channel: socket) -> None:
     global _armed, _pid, _run
     _run, _pid = run, os.getpid()
-    _process.on_fork(_leave_to_the_task)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_hold_term, after_in_parent=_let_term, after_in_child=_leave_to_the_task)
     if _notify.observers:
         _notify.forget_observers()
     if _process.chosen.get() is not None:
@@ -136,8 +138,22 @@ def _main(run: BaseTaskRun[Any], channel: socket) -> None:
     if not _is_ours(channel):
         os._exit(CHANNEL_LOST)
     _shipping.send_result(channel, result, _places)
+    _supervisor.token_is_back()
     if _process.live:
         finish_own_runs(result)
+
+
+_mask: set[Any] = set()  # the signal mask before the task forked
+
+
+def _hold_term() -> None:
+    """Before the task forks: a SIGTERM must not come between the fork and the child's own answer to it, and be lost."""
+    global _mask
+    _mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGTERM,))
+
+
+def _let_term() -> None:
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, _mask)
 
 
 def _leave_to_the_task() -> None:
@@ -145,8 +161,9 @@ def _leave_to_the_task() -> None:
     if _signal.getsignal(_signal.SIGTERM) is _on_term:
         try:
             _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
-        except ValueError:  # forked by a thread of the task: the handler itself will see to it
-            return
+        except ValueError:  # forked by a thread of the task: the handler itself sees to it
+            pass
+    _let_term()
 
 
 def _end_as_a_fork(result: Result[Any] | None) -> NoReturn:
@@ -339,7 +356,7 @@ def flush() -> None:
 
 
 def _flush_streams() -> None:
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (getattr(sys, "stdout", None), getattr(sys, "stderr", None)):
         if stream is not None:
             try:
                 stream.flush()
@@ -386,6 +403,7 @@ def spawned(channel_fd: int, parcel_fd: int, parent: int, slots: tuple[int, int,
         os.setpgid(0, 0)
         hang_on(channel, parent)
         reset_signals([])
+        os.dup2(_process.null(), 0)
         sys.stdin = _empty_stdin
         _supervisor.become_worker(channel, _supervisor.inherit_slots(*slots), held=held)
         with open(parcel_fd, "rb") as file:

@@ -8,7 +8,7 @@ a daemon thread beside the loop, so that it never blocks it.
 from __future__ import annotations
 
 import asyncio
-from _thread import allocate_lock
+from _thread import RLock
 from contextvars import copy_context
 from time import monotonic
 from weakref import WeakKeyDictionary
@@ -145,7 +145,7 @@ class AsyncTaskRun(BaseTaskRun[R]):
         limit = task.timeout
         self._mark_started()
         _attempt.attempt_here.set(self.attempt)
-        clock = None if limit is None else asyncio.get_running_loop().call_later(limit, self._overdue)
+        clock = None if limit is None else asyncio.get_running_loop().call_later(limit, self._overdue, self.attempt)
         try:
             raised = None
             if task.is_async:
@@ -184,9 +184,9 @@ class AsyncTaskRun(BaseTaskRun[R]):
                 return self._named(StoppedFailure("its event loop was closed"))
         return failure_from(self, error)
 
-    def _overdue(self) -> None:
+    def _overdue(self, attempt: int) -> None:
         """On the loop's thread: the attempt's time is up."""
-        if self._result is None and self._phase == "running":
+        if self._result is None and self._phase == "running" and self.attempt == attempt:
             self._where = self._whereabouts()
             self._timed_out = self.attempt
             self._cancel(_attempt.GRACE)
@@ -195,11 +195,17 @@ class AsyncTaskRun(BaseTaskRun[R]):
         """On the loop's thread: cancel the task; abandon it after the grace."""
         job = self._place
         if job is not None and self._result is None:
+            job.add_done_callback(self._never_begun)
             job.cancel()
             attempt = self.attempt
             asyncio.get_running_loop().call_later(grace, self._abandon, attempt)
 
-    def _end(self, grace: float) -> None:
+    def _never_begun(self, job: asyncio.Task[None]) -> None:
+        """A coroutine that is cancelled before its first step never runs, so it can't say how it ended."""
+        if self._result is None and self._place is job:
+            self._settle(self._judge(self._named(StoppedFailure("stopped"))))
+
+    def _end_attempt(self, grace: float) -> None:
         loop = self._loop
         if loop is None or loop.is_closed():
             self._settle(self._named(StoppedFailure("stopped")))
@@ -350,7 +356,7 @@ class _Thread:
 
 
 _own: _Thread | None = None
-_own_lock = allocate_lock()
+_own_lock = RLock()
 _kept: list[Any] = []
 
 
@@ -370,4 +376,4 @@ def _forget() -> None:
     global _own, _own_lock
     _kept.append(_own)
     _own = None
-    _own_lock = allocate_lock()
+    _own_lock = RLock()

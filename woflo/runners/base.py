@@ -68,6 +68,7 @@ class BaseTaskRun(Generic[R]):
         "_context",
         "_dependents",
         "_ended",
+        "_hooks",
         "_inner",
         "_loop",
         "_number",
@@ -117,6 +118,7 @@ class BaseTaskRun(Generic[R]):
     _clock: Any  # the timer of the current attempt's deadline, or of the pause
     _pause: Any  # the waiter asleep between two attempts
     _attended: bool  # whether the background thread looks after it
+    _hooks: list[Callable[[BaseTaskRun[Any], float], None]]  # the classes' own `stop` that are still to be called
     _stopping_in: int  # the thread that is inside a runner's own stop()
 
     def __init__(
@@ -132,7 +134,7 @@ class BaseTaskRun(Generic[R]):
         self._stop_asked = self._attended = self._thrown = False
         self._started = self._ended = 0.0
         self._timed_out = self._concluded = self._stopping_in = 0
-        self._wanted = self._where = ()
+        self._wanted = self._where = self._hooks = ()  # type: ignore[assignment]
         self._result = self._waiters = self._dependents = self._callbacks = None
         self._context = self.pid = self._inner = self._clock = self._pause = None
         self._loop = self._place = None
@@ -160,10 +162,31 @@ class BaseTaskRun(Generic[R]):
 
         Any thread may call it. The first outcome counts; what comes later is dropped.
         """
-        if self._result is None:
+        if self._result is None and self._is_current(result):
             pause = self._conclude(result)
             if pause is not None:
                 self._retry_after(pause)
+
+    def finish_from(self, future: Any) -> None:
+        """`finish` with what a `concurrent.futures` future of `self.call` ended in; for `future.add_done_callback`.
+
+        A cancelled future ends the run as stopped; one that holds an exception (its pool broke) as WorkerFailure.
+        """
+        if future.cancelled():
+            self.finish(self._named(StoppedFailure("its future was cancelled")))
+        elif (error := future.exception()) is None:
+            self.finish(future.result())
+        else:
+            text = _exceptions.safe_str(error)
+            failure = WorkerFailure(f"its executor failed: {_exceptions.type_name(type(error))}: {text}")
+            failure.__cause__ = error
+            self.finish(self._named(failure))
+
+    def _is_current(self, result: Any) -> bool:
+        """Whether a result belongs to the current attempt: an abandoned one may come back long after."""
+        if result.__class__ is Ok:
+            return bool(getattr(result, "_attempt", self.attempt) == self.attempt)
+        return not (isinstance(result, Failure) and result.run == self.name and result.attempt != self.attempt)
 
     def _named(self, failure: _F) -> _F:
         """The failure with this run's names filled in."""
@@ -273,7 +296,10 @@ class BaseTaskRun(Generic[R]):
             grace: seconds between SIGTERM (TaskStopped in the task) and SIGKILL; 0: SIGKILL at once.
             wait: block until the run has ended.
         """
-        if self._result is not None or self._stopping_in == get_ident():
+        if self._result is not None:
+            return
+        if self._stopping_in == get_ident():  # super().stop() of a runner's own
+            self._ask(grace)
             return
         self._check_owner()
         with _process.state:
@@ -426,7 +452,8 @@ class BaseTaskRun(Generic[R]):
             self.finish(self._named(failure))
             return
         if self.task.timeout is not None and not self._keeps_time and self._result is None:
-            self._clock = _process.timers().call_later(self.task.timeout, self._overdue)
+            attempt = self.attempt
+            self._clock = _process.timers().call_later(self.task.timeout, lambda: self._overdue(attempt))
             self._attend()
 
     def _mark_started(self) -> None:
@@ -434,14 +461,18 @@ class BaseTaskRun(Generic[R]):
         self._phase = "running"
         self._started = monotonic()
         if _notify.listening:
-            _notify.started(self)
+            self._tell_soon(_notify.started)
+
+    def _tell_soon(self, tell: Callable[[BaseTaskRun[Any]], None]) -> None:
+        """Tell of a fact; a runner whose facts come up under a lock does it later."""
+        tell(self)
 
     def _mark_pending(self) -> None:
         """The current attempt can't begin yet: no slot is free."""
         self._phase = "pending"
         self._started = 0.0
         if _notify.listening:
-            _notify.pending(self)
+            self._tell_soon(_notify.pending)
 
     def _conclude(self, result: Result[R]) -> float | None:
         """Take an attempt's result: None if the run has its outcome now, else the pause before the next attempt."""
@@ -611,19 +642,29 @@ class BaseTaskRun(Generic[R]):
 
     def _end(self, grace: float) -> None:
         """Ask the running attempt to end; after the grace it is abandoned, whatever it does."""
+        self._hooks = [vars(cls)["_interrupt"] for cls in type(self).__mro__ if "_interrupt" in vars(cls)]
         before, self._stopping_in = self._stopping_in, get_ident()
         try:
-            self._interrupt(grace)
+            self._ask(grace)
         finally:
             self._stopping_in = before
+        self._end_attempt(grace)
+
+    def _end_attempt(self, grace: float) -> None:
+        """What the runner itself does to end an attempt; by default it is abandoned after the grace."""
         if self._result is None and not self._keeps_time:
             attempt = self.attempt
             _process.timers().call_later(grace, lambda: self._abandon(attempt))
             self._attend()
 
-    def _overdue(self) -> None:
+    def _ask(self, grace: float) -> None:
+        """Call the next of the classes' own `stop`, the most derived first."""
+        if self._hooks:
+            self._hooks.pop(0)(self, grace)
+
+    def _overdue(self, attempt: int) -> None:
         """The attempt's time is up (a runner that doesn't keep time itself)."""
-        if self._result is None and self._phase == "running":
+        if self._result is None and self._phase == "running" and self.attempt == attempt:
             self._where = self._whereabouts()
             self._timed_out = self.attempt
             self._end(GRACE)
@@ -695,8 +736,14 @@ class BaseTaskRun(Generic[R]):
         waiter = Waiter()
         if not self._enlist(waiter):
             return True
+
+        def look() -> None:
+            self._look_around()
+            if self._result is not None:
+                waiter.done = True
+
         try:
-            _waiters.block(waiter, deadline, self._pumped, self._look)
+            _waiters.block(waiter, deadline, self._pumped, look)
         finally:
             if self._result is None:
                 self._delist(waiter)
@@ -708,10 +755,10 @@ class BaseTaskRun(Generic[R]):
                 f"{self.name} belongs to another process and can't be asked here; pass it to a task as an argument"
             )
 
-    def _check_wait(self) -> None:
+    def _check_wait(self, seen: set[int] | None = None) -> None:
         """Raise UsageError if blocking here could never end: the run, or an input of it, needs this very thread."""
         todo: list[BaseTaskRun[Any]] = [self]
-        seen: set[int] = set()
+        seen = set() if seen is None else seen
         while todo:
             run = todo.pop()
             if run._result is None and id(run) not in seen:
@@ -729,6 +776,17 @@ class BaseTaskRun(Generic[R]):
     def _needs_this_thread(self) -> bool:
         """Whether the run can only go on if the calling thread does."""
         return False
+
+    def _look_around(self) -> None:
+        """`_look` at this run and at all that it waits for."""
+        todo: list[BaseTaskRun[Any]] = [self]
+        seen: set[int] = set()
+        while todo:
+            run = todo.pop()
+            if run._result is None and id(run) not in seen:
+                seen.add(id(run))
+                run._look()
+                todo.extend(run._wanted)
 
     def _look(self) -> None:
         """Find out, without blocking, whether something has happened."""

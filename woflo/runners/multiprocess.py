@@ -123,6 +123,12 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
             self._context = copy_context()  # the caller's: another thread may start it
         super()._mark_pending()
 
+    def _tell_soon(self, tell: Callable[[BaseTaskRun[Any]], None]) -> None:
+        if self._portable:
+            tell(self)
+        else:
+            _process.news.append(lambda: tell(self))  # the supervisor's lock is held
+
     def _unattended_until_started(self) -> bool:
         """Whether something can fall due for this run with nobody waiting for it."""
         task = self.task
@@ -209,7 +215,7 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
             WorkerFailure(f"the worker left with exit code {status} before it had a result", exit_code=status)
         )
 
-    def _end(self, grace: float) -> None:
+    def _end_attempt(self, grace: float) -> None:
         worker = self._worker
         if self._portable:
             _portable.kill(self)

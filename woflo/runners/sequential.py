@@ -41,9 +41,14 @@ class SequentialTaskRun(BaseTaskRun[R]):
         run = cls(task, args, kwargs, next(task.numbers), None)
         # the straight way: no retries, no time-out, no coroutine, nobody listening
         if task.simple and not task.is_async and not _notify.listening:
+            run._phase = "running"
             token = current.set(run)
             try:
-                run._result = Ok(task.fn(*args, **kwargs))
+                ok = Ok(task.fn(*args, **kwargs))
+                if run._waiters or run._callbacks or run._dependents or run._stop_asked or run._result is not None:
+                    run._settle(ok)  # somebody got hold of it by current_run()
+                else:
+                    run._result = ok
                 run.args = run.kwargs = None  # type: ignore[assignment]
                 return run  # noqa: TRY300 - an else block costs 5 % here
             except BaseException as error:

@@ -8,7 +8,7 @@ end a thread: `stop` throws TaskStopped into it, and says so when that had no ef
 from __future__ import annotations
 
 import sys
-from _thread import allocate_lock, get_ident
+from _thread import RLock, allocate_lock, get_ident
 from collections import deque
 from contextvars import copy_context
 from itertools import count
@@ -42,7 +42,7 @@ class _Pool:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.lock = allocate_lock()
+        self.lock = RLock()  # re-entrant: a signal handler may call tasks
         self.queue: deque[ThreadTaskRun[Any]] = deque()
         self.idle: list[Any] = []  # one lock per sleeping thread: released when there is work
         self.threads = 0  # alive, sleeping ones too
@@ -221,7 +221,7 @@ class ThreadTaskRun(BaseTaskRun[R]):
             self._mark_started()
             limit = self.task.timeout
             if limit is not None:
-                self._clock = _process.timers().call_later(limit, self._overdue)
+                self._clock = _process.timers().call_later(limit, lambda mine=mine: self._overdue(mine))  # type: ignore[misc]
             context = self._context
             try:
                 if self._stop_asked or context is None:
