@@ -13,10 +13,16 @@ Nothing here knows runs, tasks or processes.
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 
 from woflo.errors import ExceptionStandIn
+
+try:  # pickle.py itself imports re, enum and struct: 4 ms
+    from _pickle import dumps as _dumps
+    from _pickle import loads as _loads
+except ImportError:
+    from pickle import dumps as _dumps
+    from pickle import loads as _loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,7 +122,7 @@ def _is_stdlib(file: str) -> bool:
 def dumps(value: object) -> bytes:
     """Pickle, by value (cloudpickle) where plain pickle can't."""
     try:
-        return pickle.dumps(value, 5)
+        return _dumps(value, 5)
     except BaseException as first:  # a user's __reduce__ may raise, or exit
         try:
             import cloudpickle
@@ -218,7 +224,7 @@ def _payload(error: BaseException) -> tuple[bytes | None, tuple[str, ...]]:
     for way in (_by_itself, _by_parts, _by_picklable_parts):
         try:
             data, lost = way(error)
-            twin = pickle.loads(data)
+            twin = _loads(data)
             twin = twin if isinstance(twin, BaseException) else _assemble(*twin)
             if type_name(type(twin)) == type_name(type(error)) and _same_arguments(twin, error):
                 return data, lost
@@ -239,7 +245,7 @@ def _by_picklable_parts(error: BaseException) -> tuple[bytes, tuple[str, ...]]:
     kept, lost = {}, []
     for name, value in vars(error).items():
         try:
-            pickle.loads(dumps(value))
+            _loads(dumps(value))
             kept[name] = value
         except BaseException:
             lost.append(f"woflo: the attribute {name!r} can't be pickled and stayed behind")
@@ -260,7 +266,7 @@ def _same_arguments(one: BaseException, other: BaseException) -> bool:
 
 def _revive(payload: bytes, members: list[BaseException]) -> BaseException | None:
     try:
-        twin = pickle.loads(payload)
+        twin = _loads(payload)
         if isinstance(twin, BaseException):
             return twin
         cls, *rest = twin
@@ -279,7 +285,7 @@ def _group_payload(group: BaseExceptionGroup[BaseException]) -> bytes | None:
     for state in (vars(group), {}):
         try:
             data = dumps((type(group), group.message, dict(state)))
-            cls, message, _ = pickle.loads(data)
+            cls, message, _ = _loads(data)
             member = ValueError() if issubclass(cls, Exception) else KeyboardInterrupt()
             if type_name(type(cls(message, [member]))) == type_name(type(group)):
                 return data

@@ -8,8 +8,6 @@ supervisor promises about grandchildren and orphans does not hold here. The same
 from __future__ import annotations
 
 import os
-import pickle
-import shutil
 import sys
 from _thread import allocate_lock
 from collections import deque
@@ -60,6 +58,7 @@ def _work_off() -> None:
 
 def _carry_out(run: Any, attempt: int) -> None:
     """In a thread: the whole life of one worker."""
+    import pickle
     import subprocess
     import tempfile
 
@@ -119,6 +118,8 @@ class _File:
 
     def sendmsg(self, parts: list[bytes], ancillary: list[Any]) -> None:
         """A large result: its pickle lies in an open file of the worker's own."""
+        import shutil
+
         header, fd = parts[0], ancillary[0][2][0]
         os.lseek(fd, 0, os.SEEK_SET)
         with open(fd, "rb", closefd=False) as source, open(self._path, "wb") as file:
@@ -128,6 +129,8 @@ class _File:
 
 def work(call: str, answer: str) -> None:
     """In the worker: carry out the call, write the answer."""
+    import pickle
+
     from woflo.runners import _attempt, _worker
 
     with open(call, "rb") as file:

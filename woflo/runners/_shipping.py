@@ -9,7 +9,6 @@ the frame, so that a worker never waits for its parent to read.
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 from array import array
 
@@ -17,6 +16,11 @@ from woflo import _exceptions
 from woflo.errors import UsageError
 from woflo.result import Failure, Ok, StoppedFailure, TaskFailure
 from woflo.runners import _attempt, base
+
+try:  # pickle.py itself imports re, enum and struct: 4 ms
+    from _pickle import Pickler, load, loads
+except ImportError:
+    from pickle import Pickler, load, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -135,7 +139,7 @@ def shell() -> BaseTaskRun[Any]:
 def load_call(data: bytes) -> Call:
     """The call that `dump_call` packed, in another process: its run has the names, but can't be waited for."""
     run = shell()
-    run.task, run.args, run.kwargs, run._number, run.attempt = pickle.loads(data)
+    run.task, run.args, run.kwargs, run._number, run.attempt = loads(data)
     return _attempt.Call(run)
 
 
@@ -286,7 +290,7 @@ def _memory_file() -> int:
 def _send_pickled(channel: socket, kind: bytes, value: object) -> None:
     spill = _Spill()
     try:
-        pickle.Pickler(spill, 5).dump(value)
+        Pickler(spill, 5).dump(value)
     except BaseException as first:
         spill = _Spill()
         try:
@@ -324,10 +328,10 @@ def load_result(kind: bytes, body: bytes, file: int | None) -> tuple[bytes, Any]
         BaseException: whatever the value's own classes raise while they are rebuilt.
     """
     if file is None:
-        return kind, pickle.loads(body) if body else None
+        return kind, loads(body) if body else None
     os.lseek(file, 0, os.SEEK_SET)  # the position is shared with the worker that wrote it
     with open(file, "rb", closefd=False) as stream:
-        return kind, pickle.load(stream)
+        return kind, load(stream)
 
 
 def broken_result(error: BaseException) -> Failure:
