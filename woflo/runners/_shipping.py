@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 INLINE_BYTES = 65536  # frames up to this size fit into an empty socket buffer (208 KiB by default) without blocking
 HEADER_BYTES = 9
-OK, FAILURE, STOPPED, LARGE, LENT, HELD = b"O", b"F", b"S", b"M", b"L", b"H"
-KINDS = frozenset((OK, FAILURE, STOPPED, LARGE, LENT, HELD))
+OK, FAILURE, STOPPED, LARGE, LENT, HELD, BEGUN = b"O", b"F", b"S", b"M", b"L", b"H", b"B"
+KINDS = frozenset((OK, FAILURE, STOPPED, LARGE, LENT, HELD, BEGUN))
 _SOL_SOCKET, _SCM_RIGHTS = 1 if sys.platform == "linux" else 0xFFFF, 1
 
 NONE_FRAME = OK + (0).to_bytes(8, "little")  # the value None, the commonest of all, has no bytes

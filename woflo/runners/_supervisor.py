@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _CLOEXEC = 0x40000000 if os.name == "posix" and hasattr(os, "pidfd_open") else 0  # Linux: MSG_CMSG_CLOEXEC
 _MOST_UNREAD = 32_768  # bytes of the channel's buffer (208 KiB): a parent that doesn't look must not block its worker
+_BOOT_SECONDS = 60.0
 _READ_BYTES = 4096  # nearly every frame fits; a larger one is read in its own size
 _TIRED = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # try again when a worker has ended
 
@@ -203,7 +204,8 @@ class Supervisor:
         run._mark_started()
         limit = run.task.timeout
         if limit is not None:
-            run._clock = self.call_later(limit, worker.overdue)
+            # a spawned worker says when it begins; until then it has so much longer, to start and to import
+            run._clock = self.call_later(limit + (_BOOT_SECONDS if run._spawns else 0.0), worker.overdue)
         return True
 
     def _drop(self, worker: Worker | None) -> None:
@@ -339,11 +341,23 @@ class Supervisor:
                     continue
             elif worker.told:
                 continue
+            elif kind == _shipping.BEGUN:
+                self._begin_clock(worker)
             else:
                 self._return_token(worker)
                 worker.told = True
                 self._finished.append((worker, kind, body))
                 self._deafen(worker)
+
+    def _begin_clock(self, worker: Worker) -> None:
+        """A spawned worker has imported what it needs: the attempt's time starts now."""
+        run = worker.run
+        limit = None if run is None else run.task.timeout
+        if limit is not None and not worker.timed_out:
+            if run._clock is not None:
+                run._clock.cancel()
+            run._started = monotonic()
+            run._clock = self.call_later(limit, worker.overdue)
 
     def _deafen(self, worker: Worker) -> None:
         if worker.open:

@@ -413,6 +413,8 @@ def spawned(channel_fd: int, parcel_fd: int, parent: int, slots: tuple[int, int,
         try:
             run = _shipping.load_call(data).run
             run.attempt = settings["attempt"]
+            if run.task.timeout is not None:
+                channel.send(_shipping.frame(_shipping.BEGUN))
         except BaseException as error:
             run = _shipping.shell()
             failure = _shipping.broken_call(error)

@@ -92,7 +92,13 @@ class AsyncTaskRun(BaseTaskRun[R]):
         if self._loop is None:
             if self._context is None:
                 self._context = copy_context()
-            _own_loop(self)
+            try:
+                _own_loop(self)
+            except RuntimeError:
+                if not _process.exiting:
+                    raise
+                self._mark_started()  # the interpreter is ending and starts no more threads: here, then
+                self.finish(_attempt.attempt(self))
             return
         if loop is self._loop:
             self._place = loop.create_task(self._drive(), context=self._context)
