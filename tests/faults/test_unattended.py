@@ -94,7 +94,7 @@ def test_retry_unattended(run_case, runner, fault):
     }[fault]
     outcome = run_case(
         computing(f"""
-        @job(retries=2, retry_sleep_time=0.1, timeout={1.0 if fault == "timeout" else 10.0})
+        @job(retries=2, retry_sleep_time=0.1, timeout={0.4 if fault == "timeout" else 10.0})
         {"async " if runner == "async" else ""}def body():
             write("attempt", current_run().attempt)
             if current_run().attempt < 3:
