@@ -40,6 +40,7 @@ def caused():
 
 EXCEPTIONS = {
     "UsageError": UsageError("retries must be 0 or more, not -1"),
+    "CyclicWorkflowError": errors.CyclicWorkflowError(["a", "b"]),
     "InternalError": InternalError("a slot was given back twice"),
     "WaitTimeout": WaitTimeout("fetch-3", 2.5),
     "TaskStopped": TaskStopped("asked to stop"),

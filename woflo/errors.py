@@ -7,11 +7,36 @@ task's, `InternalError` is ours. Fields go to `super().__init__`, the text is bu
 
 from __future__ import annotations
 
-__all__ = ["ExceptionStandIn", "InternalError", "TaskStopped", "UsageError", "WaitTimeout"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["CyclicWorkflowError", "ExceptionStandIn", "InternalError", "TaskStopped", "UsageError", "WaitTimeout"]
+
+
+_MOST_DRAWN = 12  # targets of a cycle that its message names
 
 
 class UsageError(ValueError):
     """The program uses woflo wrongly; raised before anything starts."""
+
+
+class CyclicWorkflowError(UsageError):
+    """What is wanted needs itself; raised before anything starts.
+
+    Args:
+        cycle: the targets on the shortest way round, each needing the next, the last one needing the first.
+    """
+
+    def __init__(self, cycle: Sequence[object]) -> None:
+        super().__init__(cycle)
+        self.cycle = list(cycle)
+
+    def __str__(self) -> str:
+        names = [str(one) for one in self.cycle]
+        if len(names) > _MOST_DRAWN:
+            names = [*names[: _MOST_DRAWN - 2], f"… {len(names) - _MOST_DRAWN + 1} more …", names[-1]]
+        return "there is a cycle: " + " -> ".join([*names, str(self.cycle[0])]) if names else "there is a cycle"
 
 
 class InternalError(RuntimeError):

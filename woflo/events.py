@@ -16,12 +16,22 @@ from woflo._exceptions import safe_str, type_name
 from woflo.result import DependencyFailure, Failure, StoppedFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
     from typing import Any
 
     from woflo.runners.base import BaseTaskRun
 
-__all__ = ["Event", "ObserverFailed", "RunEnded", "RunPending", "RunRetrying", "RunStarted", "observe"]
+__all__ = [
+    "Event",
+    "NodeEnded",
+    "NodeStarted",
+    "ObserverFailed",
+    "RunEnded",
+    "RunPending",
+    "RunRetrying",
+    "RunStarted",
+    "observe",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +93,38 @@ class RunEnded(_RunEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class NodeStarted(Event):
+    """A node of an engine's graph was started.
+
+    Attributes:
+        target: the (first) target that it produces.
+        name: its label, or the target as text.
+    """
+
+    target: Hashable
+    name: str
+    at: float = field(default_factory=time.monotonic, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEnded(Event):
+    """A node has its result, or will never run: `failure` is None if it succeeded.
+
+    Attributes:
+        target: the (first) target that it produces.
+        name: its label, or the target as text.
+        failure: why it failed, was stopped, or was not run (DependencyFailure).
+        seconds: from its start to its end; 0 if it never started.
+    """
+
+    target: Hashable
+    name: str
+    failure: Failure | None
+    seconds: float
+    at: float = field(default_factory=time.monotonic, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
 class ObserverFailed(Event):
     """An observer or a done-callback raised; an observer that did is dropped."""
 
@@ -117,14 +159,19 @@ def emit(event: Event) -> None:
     ) as error:  # the log can't be written (no descriptor is left to import loguru…): the runs must not notice
         _last_resort(f"woflo: {_one_line(error)} while logging {type(event).__name__} {getattr(event, 'run', '')}")
     for observer in tuple(_notify.observers):
-        try:
-            observer.callback(event)
-        except BaseException as error:  # an observer must not change a result
-            if _exceptions.is_interrupt(error):
-                raise
-            observer.close()
-            name = getattr(observer.callback, "__qualname__", None)
-            emit(ObserverFailed(f"the observer {name or repr(observer.callback)}", error))
+        call(observer.callback, event, observer.close)
+
+
+def call(observer: Callable[[Event], object], event: Event, drop: Callable[[], object]) -> None:
+    """Give an observer an event; one that raises is named once and dropped."""
+    try:
+        observer(event)
+    except BaseException as error:  # an observer must not change a result
+        if _exceptions.is_interrupt(error):
+            raise
+        drop()
+        name = getattr(observer, "__qualname__", None)
+        emit(ObserverFailed(f"the observer {name or repr(observer)}", error))
 
 
 def _log(event: Event) -> None:

@@ -121,6 +121,14 @@ class Task(Generic[P, R, V]):
                 inputs = _inputs.find((), kwargs)
         return (self.runner or _runner_for(self)).submit(self, args, kwargs, inputs)
 
+    def _where(self, default: Runner | None) -> Runner:
+        """The runner of a call that is made for a graph: the task's own, the graph's, or what a plain call would get."""
+        return self.runner or default or _runner_for(self)
+
+    def _submit(self, args: tuple[Any, ...], runner: Runner) -> BaseTaskRun[R]:
+        """Start a run with these values, which are not searched for runs."""
+        return runner.submit(self, args, {}, [])
+
     def local(self, /, *args: P.args, **kwargs: P.kwargs) -> V:
         """Call the function here, plainly: no run, no retries, no time-out."""
         return self.fn(*args, **kwargs)

@@ -42,6 +42,11 @@ def _kind(cls: type) -> int:
     return kind
 
 
+def is_run(cls: type) -> bool:
+    """Whether instances of a class are TaskRuns."""
+    return _kind(cls) == _RUN
+
+
 def _values(data: Any) -> list[Any]:
     """The fields of a dataclass instance that are set."""
     return [getattr(data, name) for name in _names(data) if hasattr(data, name)]

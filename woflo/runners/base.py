@@ -54,6 +54,7 @@ class BaseTaskRun(Generic[R]):
 
     _is_task_run = True
     _pumped: ClassVar[bool] = False  # whether waiting for such a run drives the supervisor
+    _in_place: ClassVar[bool] = False  # whether a run has ended when its call returns
     _keeps_time: ClassVar[bool] = False  # whether the runner itself acts on the task's time-out
     max_running: ClassVar[int | None] = None  # at most so many at once; None: max(32, 4 × cores)
 

@@ -30,6 +30,7 @@ class SequentialTaskRun(BaseTaskRun[R]):
     """
 
     __slots__ = ()
+    _in_place = True
     _settings: ClassVar[tuple[str, ...]] = ()
 
     @classmethod

@@ -1,0 +1,366 @@
+"""Which node may start: a decider. Numbers in, numbers out; no clock, no I/O, no locks, no knowledge of what a node is.
+
+Nodes are numbers, counted from 0 in the order in which they are told. Every walk is a loop: a graph may be as deep as
+memory allows. The words are graphlib's where it has them; unlike graphlib's this scheduler can be extended while it is at
+work. Whoever uses it from several threads brings the lock.
+
+    extend → waiting → ready ── ready() ──→ running ── done() ──→ succeeded or failed
+                     ↘ blocked (something it needed has failed) ── blocked(), done() ──→ failed
+    splice: running → waiting for one other node, whose value will be its own → ready
+    drop: anything unfinished → dropped
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heapify, heappop, heappush
+
+from woflo.errors import InternalError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["Cyclic", "Scheduler"]
+
+WAITING, READY, BLOCKED, RUNNING, SUCCEEDED, FAILED, DROPPED = range(7)
+_FINAL = SUCCEEDED  # from here on
+_WORDS = ("waiting", "waiting", "waiting", "running", "succeeded", "failed", "dropped")
+
+
+class Cyclic(Exception):  # noqa: N818 - it becomes a CyclicWorkflowError where the targets are known
+    """Nodes that need each other: nothing was added.
+
+    Args:
+        needs: those that can't be ordered, each with what it needs.
+    """
+
+    def __init__(self, needs: dict[int, Sequence[int]]) -> None:
+        super().__init__(needs)
+        self.needs = needs
+
+
+class Scheduler:
+    """Counts down what each node waits for."""
+
+    __slots__ = (
+        "_bad",
+        "_blocked",
+        "_ordered",
+        "_queue",
+        "_ranks",
+        "_state",
+        "_waiting",
+        "children",
+        "left",
+        "running",
+    )
+
+    children: list[list[int] | None]  # who counts on a node; None: nobody, or they have been told
+    left: int  # how many have not ended
+    running: int  # how many are handed out
+
+    def __init__(self) -> None:
+        self._state = bytearray()
+        self._bad = bytearray()  # 1: something that it needs has failed
+        self._waiting: list[int] = []  # how many of those it needs have not ended
+        self.children = []
+        self._queue: deque[int] | list[tuple[float, int]] = deque()  # those that are ready; a heap once ranks are known
+        self._blocked: list[int] = []
+        self._ranks: list[float] = []  # seconds from a node's start to the end of the longest path that follows
+        self._ordered = True  # whether every node needs earlier ones only
+        self.left = 0
+        self.running = 0
+
+    def __len__(self) -> int:
+        return len(self._state)
+
+    # ------------------------------------------------------------------ telling
+
+    def extend(self, needs: Iterable[Sequence[int]], *, ordered: bool = False) -> None:
+        """Add nodes, each given by the numbers of what it needs; those may come later in `needs`, unless it is `ordered`.
+
+        Raises:
+            Cyclic: some of them need each other; nothing was added.
+            IndexError: a number that no node has; nothing was added, unless it was called `ordered`.
+        """
+        waiting, children, state, bad = self._waiting, self.children, self._state, self._bad
+        first = number = len(state)
+        if not ordered:
+            needs = rows = list(needs)
+            _check(rows, first)
+            self._ordered = self._ordered and all(need < first + at for at, row in enumerate(rows) for need in row)
+            children.extend([None] * len(rows))
+            state.extend(bytes(len(rows)))
+            bad.extend(bytes(len(rows)))
+        ready: list[int] = []
+        for row in needs:
+            if ordered:
+                children.append(None)
+                state.append(WAITING)
+                bad.append(0)
+            count = 0
+            for need in row:
+                if state[need] < _FINAL:
+                    known = children[need]
+                    if known is None:
+                        children[need] = [number]
+                    else:
+                        known.append(number)
+                    count += 1
+                elif state[need] != SUCCEEDED:
+                    bad[number] = 1
+            waiting.append(count)
+            if not count:
+                ready.append(number)
+            number += 1
+        self.left += number - first
+        if self._ranks:
+            self._ranks.extend([0.0] * (number - first))
+        for one in ready:
+            self._freed(one)
+
+    def rank(self, seconds: Sequence[float]) -> None:
+        """From now on hand out first what heads the longest path, given how long each node takes (all of them, by number)."""
+        order: Iterable[int] = range(len(self._state) - 1, -1, -1) if self._ordered else reversed(self._topological())
+        ranks = list(seconds)
+        children = self.children
+        for number in order:
+            after = children[number]
+            if after:
+                ranks[number] += max([ranks[child] for child in after])
+        self._ranks = ranks
+        queue = [one if isinstance(one, int) else one[1] for one in self._queue]
+        self._queue = [(-ranks[number], number) for number in queue]
+        heapify(self._queue)
+
+    def done(self, number: int, *, failed: bool = False) -> None:
+        """A node that was handed out has ended.
+
+        Raises:
+            InternalError: it was not handed out, or has ended before.
+        """
+        state = self._state
+        if state[number] == RUNNING:
+            self.running -= 1
+        elif state[number] == DROPPED:
+            return
+        else:
+            raise InternalError(f"node {number} ended in state {state[number]}")
+        state[number] = FAILED if failed else SUCCEEDED
+        self.left -= 1
+        children = self.children[number]
+        if children is None:
+            return
+        self.children[number] = None
+        waiting, bad, queue = self._waiting, self._bad, self._queue
+        if failed or self._ranks:
+            for child in children:
+                if failed:
+                    bad[child] = 1
+                waiting[child] -= 1
+                if not waiting[child]:
+                    self._freed(child)
+            return
+        for child in children:
+            left = waiting[child] - 1
+            waiting[child] = left
+            if not left:
+                if bad[child] or state[child]:
+                    self._freed(child)
+                else:
+                    state[child] = READY
+                    queue.append(child)  # type: ignore[arg-type]
+
+    def splice(self, number: int, need: int) -> None:
+        """A node that was handed out turns out to stand for another one: it is ready again when that one has ended.
+
+        Raises:
+            Cyclic: that one needs this one.
+            InternalError: it was not handed out.
+        """
+        if self._state[number] != RUNNING:
+            raise InternalError(f"node {number} can't be spliced in state {self._state[number]}")
+        if self._needs(need, number):
+            raise Cyclic({number: [need]})
+        self.running -= 1
+        self._state[number] = WAITING
+        self._ordered = False
+        if self._state[need] >= _FINAL:
+            self._bad[number] = self._state[need] != SUCCEEDED
+            self._freed(number)
+            return
+        self._waiting[number] = 1
+        known = self.children[need]
+        if known is None:
+            self.children[need] = [number]
+        else:
+            known.append(number)
+
+    def drop(self, numbers: Iterable[int]) -> list[int]:
+        """Nobody wants these any more, nor anything that needs them; returns those that are running."""
+        running = []
+        for number in numbers:
+            state = self._state[number]
+            if state < _FINAL:
+                if state == RUNNING:
+                    self.running -= 1
+                    running.append(number)
+                self._state[number] = DROPPED
+                self.left -= 1
+        return running
+
+    def _freed(self, number: int) -> None:
+        """Nothing is left that a node waits for."""
+        if self._state[number] != WAITING:  # dropped
+            return
+        if self._bad[number]:
+            self._state[number] = BLOCKED
+            self._blocked.append(number)
+            return
+        self._state[number] = READY
+        if isinstance(self._queue, deque):
+            self._queue.append(number)
+        else:
+            heappush(self._queue, (-self._ranks[number], number))
+
+    # ------------------------------------------------------------------ asking
+
+    def ready(self, limit: int | None = None) -> list[int]:
+        """Hand out nodes that may start, at most `limit`: in the order in which they became ready, or by rank."""
+        state, queue = self._state, self._queue
+        if limit is None and isinstance(queue, deque):
+            taken = [number for number in queue if state[number] == READY]
+            queue.clear()
+        else:
+            taken = []
+            while queue and (limit is None or len(taken) < limit):
+                number = queue.popleft() if isinstance(queue, deque) else heappop(queue)[1]
+                if state[number] == READY:
+                    taken.append(number)
+        for number in taken:
+            state[number] = RUNNING
+        self.running += len(taken)
+        return taken
+
+    def blocked(self) -> list[int]:
+        """Hand out nodes that can't start, because something they need has failed; each is to be told `done(failed=True)`."""
+        taken = [number for number in self._blocked if self._state[number] == BLOCKED]
+        self._blocked = []
+        for number in taken:
+            self._state[number] = RUNNING
+        self.running += len(taken)
+        return taken
+
+    def is_active(self) -> bool:
+        """Whether any node has not ended."""
+        return self.left > 0
+
+    def release(self) -> list[int]:
+        """Hand out everything that still waits, to be ended without having been carried out."""
+        taken = [number for number, state in enumerate(self._state) if state == WAITING]
+        for number in taken:
+            self._state[number] = RUNNING
+            self._bad[number] = 1  # so that `validate` knows
+        self.running += len(taken)
+        return taken
+
+    @property
+    def has_blocked(self) -> bool:
+        """Whether `blocked` has something to hand out."""
+        return bool(self._blocked)
+
+    def status(self, number: int) -> str:
+        """A node's state in a word: waiting, running, succeeded, failed or dropped."""
+        return _WORDS[self._state[number]]
+
+    @property
+    def waits(self) -> bool:
+        """Whether a node is ready and not handed out: there is a choice to be made."""
+        return bool(self._queue)
+
+    def unfinished(self) -> list[int]:
+        """The nodes that have not ended."""
+        return [number for number, state in enumerate(self._state) if state < _FINAL]
+
+    def _needs(self, number: int, other: int) -> bool:
+        """Whether `number` is `other` or needs it, directly or not."""
+        seen = {other}
+        todo = [other]
+        while todo:
+            one = todo.pop()
+            if one == number:
+                return True
+            for child in self.children[one] or ():
+                if child not in seen:
+                    seen.add(child)
+                    todo.append(child)
+        return False
+
+    def _topological(self) -> list[int]:
+        """The unfinished nodes, each behind all that it needs."""
+        waiting = list(self._waiting)
+        order = [number for number in self.unfinished() if not waiting[number]]
+        for number in order:  # it grows
+            for child in self.children[number] or ():
+                waiting[child] -= 1
+                if not waiting[child]:
+                    order.append(child)
+        return order
+
+    def validate(self) -> None:
+        """Check every invariant; for tests, after each step.
+
+        Raises:
+            InternalError: one doesn't hold.
+        """
+        state, total = self._state, len(self._state)
+        counted = [0] * total
+        for number, children in enumerate(self.children):
+            if children and _FINAL <= state[number] < DROPPED:
+                raise InternalError(f"node {number} has ended and its children were not told")
+            for child in children or ():
+                if state[number] < _FINAL:
+                    counted[child] += 1
+        queued = [one if isinstance(one, int) else one[1] for one in self._queue]
+        for number in range(total):
+            if state[number] < _FINAL and self._waiting[number] != counted[number]:
+                raise InternalError(f"node {number} waits for {self._waiting[number]}, should be {counted[number]}")
+            if state[number] == WAITING and not counted[number]:
+                raise InternalError(f"node {number} waits for nothing")
+            if state[number] in {READY, RUNNING, BLOCKED} and counted[number] and not self._bad[number]:
+                raise InternalError(f"node {number} was freed too early")
+            if (state[number] == READY) != (number in queued):
+                if number in queued and state[number] == DROPPED:
+                    continue
+                raise InternalError(f"node {number} in state {state[number]} and the queue disagree")
+        if len(set(queued)) != len(queued):
+            raise InternalError("a node is in the queue twice")
+        if self.left != sum(one < _FINAL for one in state) or self.running != state.count(RUNNING):
+            raise InternalError("the counts are wrong")
+        if self.left and not self.running and not self._queue and not self._blocked:
+            raise InternalError("nodes are left, and nothing can go on")
+
+
+def _check(rows: list[Sequence[int]], first: int) -> None:
+    """Raise Cyclic if rows (nodes `first`, `first + 1`, …) need each other; IndexError for an unknown number."""
+    total = first + len(rows)
+    waiting = []
+    children: list[list[int]] = [[] for _ in rows]
+    for at, row in enumerate(rows):
+        count = 0
+        for need in row:
+            if not 0 <= need < total:
+                raise IndexError(f"node {first + at} needs {need}, which is no node")
+            if need >= first:
+                children[need - first].append(at)
+                count += 1
+        waiting.append(count)
+    free = [at for at, count in enumerate(waiting) if not count]
+    for at in free:  # it grows
+        for child in children[at]:
+            waiting[child] -= 1
+            if not waiting[child]:
+                free.append(child)
+    if len(free) < len(rows):
+        raise Cyclic({first + at: rows[at] for at, count in enumerate(waiting) if count})
