@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from woflo.errors import ExceptionStandIn, InternalError, TaskStopped, UsageError, WaitTimeout
+from woflo.errors import CyclicWorkflowError, ExceptionStandIn, InternalError, TaskStopped, UsageError, WaitTimeout
 from woflo.result import (
     DependencyFailure,
     Failure,
@@ -30,17 +30,21 @@ from woflo.task import Task, ref, task, use  # not lazily: a lazy name `task` wo
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from woflo.events import observe
+    from woflo.graph import Graph, Node
     from woflo.runners._waiting import as_completed, gather, wait
 
 TaskRun = BaseTaskRun
 
 __all__ = [
     "BaseTaskRun",
+    "CyclicWorkflowError",
     "DependencyFailure",
     "ExceptionStandIn",
     "Failure",
+    "Graph",
     "InternalError",
     "MissingFailure",
+    "Node",
     "Ok",
     "Result",
     "StoppedFailure",
@@ -64,6 +68,8 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Graph": "woflo.graph",
+    "Node": "woflo.graph",
     "as_completed": "woflo.runners._waiting",
     "gather": "woflo.runners._waiting",
     "observe": "woflo.events",
