@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import sys
 
+from woflo import _loading
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +64,10 @@ def _update() -> None:
 def _tell(kind: str, run: BaseTaskRun[object] | None, *facts: object) -> None:
     """Make an event of the facts and give it to the log and the observers; the runs never notice what becomes of it."""
     try:
-        from woflo import events  # dataclasses cost 8 ms at import
+        if "woflo.events" not in sys.modules:
+            with _loading.hurry():
+                import woflo.events  # noqa: F401 - dataclasses cost 8 ms at import
+        from woflo import events
     except OSError as error:  # no descriptor is left to load it with
         if sys.stderr is not None:
             sys.stderr.write(f"woflo: {error} while telling of {kind} {'' if run is None else run.name}\n")

@@ -7,11 +7,12 @@ which is imported when there is something to write and never reconfigured. It ho
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from woflo import _exceptions, _notify
+from woflo import _exceptions, _loading, _notify
 from woflo._exceptions import safe_str, type_name
 from woflo.result import DependencyFailure, Failure, StoppedFailure
 
@@ -219,6 +220,9 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127) if chr(code) no
 
 def _write(level: str, text: str, event: Event) -> None:
     """One record through loguru, with control characters escaped: a message can't forge a line's colours."""
+    if "loguru" not in sys.modules:
+        with _loading.hurry():
+            import loguru  # noqa: F401
     from loguru import logger
 
     for hook in _notify.at_first_log:  # loguru's own exit function, registered just now, must not run before ours
@@ -235,8 +239,6 @@ def _write(level: str, text: str, event: Event) -> None:
 
 
 def _last_resort(text: str) -> None:
-    import sys
-
     if sys.stderr is not None:
         sys.stderr.write(text + "\n")
 

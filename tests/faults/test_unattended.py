@@ -87,8 +87,6 @@ def test_timeout_of_a_deaf_task_unattended(run_case, runner):
 @covers("unattended-retry", vary=("fault", {"exception": CONCURRENT, "kill": PROCESSES, "timeout": CONCURRENT}))
 def test_retry_unattended(run_case, runner, fault):
     """Attempts follow one another, with their pauses, though nobody waits."""
-    if runner == "thread" and fault != "kill":
-        pytest.skip("open defect: on threads the second time-out may act late while the main thread computes")
     act = {
         "exception": "raise ValueError('again')",
         "kill": "os.kill(os.getpid(), signal.SIGKILL)",

@@ -15,7 +15,7 @@ from itertools import count
 from time import monotonic
 from weakref import WeakKeyDictionary
 
-from woflo import _exceptions
+from woflo import _exceptions, _loading
 from woflo.errors import TaskStopped
 from woflo.result import Ok, StoppedFailure, WorkerFailure
 from woflo.runners import _process, _waiters
@@ -284,7 +284,9 @@ class ThreadTaskRun(BaseTaskRun[R]):
                 except RuntimeError:  # it has ended by itself
                     return
             return
-        import ctypes  # noqa: F401 - loaded before the lock is taken
+        if "ctypes" not in sys.modules:  # loaded before the lock is taken
+            with _loading.hurry():
+                import ctypes  # noqa: F401
 
         with _throwing:
             if self._place and not self._thrown:
