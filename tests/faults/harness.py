@@ -212,6 +212,21 @@ class Case:
                 pytest.fail(f"the case ended before {what}\n{self.report()}")
             time.sleep(POLL)
 
+    def until_asleep(self, looks: int = 10) -> None:
+        """Wait until the main thread sleeps and uses no time: it waits for something, however busy the machine is."""
+        since: list[str] = []
+
+        def asleep() -> bool:
+            fields = Path(f"/proc/{self.pid}/task/{self.pid}/stat").read_text().rpartition(")")[2].split()
+            state, *used = fields[0], *fields[11:13]
+            if state != "S" or (since and since[0] != str(used)):
+                since.clear()
+            else:
+                since.append(str(used))
+            return len(since) >= looks
+
+        self.until(asleep, "its sleep")
+
     def release(self, name: str) -> None:
         """Let a `hold(name)` inside the case go on."""
         (self.directory / f"gate-{name}").touch()

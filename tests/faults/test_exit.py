@@ -377,16 +377,44 @@ def test_interrupt_in_the_final_wait(start_case, runner):
         runs = [body(str(number)) for number in range(3)]
         pending = after(runs[0])
         await_ledger("in", 3)
-        write("leaves")
+        threading._register_atexit(write, "ends")  # called right before ours, which was registered earlier
         """,
         runner=runner,
         unfinished=True,
     )
-    case.await_ledger("leaves")
-    time.sleep(0.2)  # until it waits: there's no event for "is blocked"
+    case.await_ledger("ends")
+    case.until_asleep()
     outcome = interrupted(case, expect=-signal.SIGINT)
     assert outcome.count("after") == 0
     assert "Traceback" not in outcome.stderr, outcome.stderr
+
+
+@covers("interrupt-exit")
+def test_interrupt_stops_dependents_with_their_inputs(start_case, runner):
+    """A chain of pending runs is stopped as a whole: none of them fails because another one was stopped first."""
+    case = start_case(
+        f"""
+        @job
+        {"async " if runner == "async" else ""}def body(value):
+            write("in")
+            {"await hold_async" if runner == "async" else "hold"}("never", 60)
+
+        chains = []
+        for _ in range(3):
+            run = body(0)
+            for _ in range(10):
+                run = body(run)
+            chains.append(run)
+        await_ledger("in", 3)
+        write("waits")
+        chains[0].wait()
+        """,
+        runner=runner,
+        unfinished=True,
+    )
+    case.await_ledger("waits")
+    outcome = interrupted(case)
+    assert outcome.count("in") == 3
 
 
 @covers("interrupt-twice")

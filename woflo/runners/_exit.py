@@ -17,6 +17,12 @@ from woflo import _notify
 from woflo.result import StoppedFailure
 from woflo.runners import _attempt, _process, _waiters
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from woflo.runners.base import BaseTaskRun
+
 _MARGIN = 0.5  # seconds after the grace for what was killed to be collected
 
 
@@ -131,7 +137,7 @@ def finish(*, stop: bool) -> None:
 def _stop_all() -> None:
     """Ask all runs to end; those that don't within the grace are ended or abandoned."""
     deadline = monotonic() + _attempt.GRACE + _MARGIN
-    runs = list(_process.live)
+    runs = _dependents_first(list(_process.live))
     for run in runs:
         run.stop(_attempt.GRACE, wait=False)
     for run in runs:
@@ -140,3 +146,20 @@ def _stop_all() -> None:
     supervisor = _process.supervisor
     if supervisor is not None and not supervisor.settle(deadline):
         supervisor.kill_all()
+
+
+def _dependents_first(runs: list[BaseTaskRun[Any]]) -> list[BaseTaskRun[Any]]:
+    """The order in which each is stopped; in another, one whose input ended a moment before would fail because of it."""
+    order: list[BaseTaskRun[Any]] = []
+    seen: set[int] = set()
+    for first in runs:
+        todo = [(first, False)]
+        while todo:
+            run, inputs_are_in = todo.pop()
+            if inputs_are_in:
+                order.append(run)
+            elif id(run) not in seen:
+                seen.add(id(run))
+                todo.append((run, True))
+                todo.extend((one, False) for one in run._wanted)
+    return order[::-1]
