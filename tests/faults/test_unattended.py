@@ -12,14 +12,14 @@ import pytest
 from .rows import CONCURRENT, PROCESSES, covers
 
 COMPUTING = """
-def compute_until(start, count=1, limit=10):
+def compute_until(start, count=1, limit=LIMIT):
     deadline, number = time.monotonic() + limit, 0
     while len(lines(start)) < count:
         assert time.monotonic() < deadline, f"{start} didn't happen: {lines()}"
         for _ in range(20_000):
             number += 1
 
-def compute_until_gone(pid, limit=10):
+def compute_until_gone(pid, limit=LIMIT):
     deadline, number = time.monotonic() + limit, 0
     while is_alive(int(pid)):
         assert time.monotonic() < deadline, f"{pid} lives"
@@ -149,7 +149,7 @@ def test_more_runs_than_slots_unattended(run_case, runner):
 
         for number in range({count}):
             body(number)
-        compute_until("ran", {count}, limit=20)
+        compute_until("ran", {count})
         same(sorted(int(line.split()[1]) for line in lines("ran")), list(range({count})))
         """),
         runner=runner,
