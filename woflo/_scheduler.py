@@ -265,6 +265,14 @@ class Scheduler:
         self.running += len(taken)
         return taken
 
+    def has_ended(self, number: int) -> bool:
+        """Whether a node is done, or dropped."""
+        return self._state[number] >= _FINAL
+
+    def is_dropped(self, number: int) -> bool:
+        """Whether nobody wants a node any more."""
+        return self._state[number] == DROPPED
+
     @property
     def has_blocked(self) -> bool:
         """Whether `blocked` has something to hand out."""

@@ -26,7 +26,7 @@ _growing = allocate_lock()  # held while a graph is being lengthened in place
 
 
 class Node:
-    """A unit of scheduling: the targets it produces, the targets it requires, and a call.
+    """A unit of scheduling: the targets it produces and requires, and a call.
 
     Attributes:
         target: the (first) target it produces.

@@ -1,0 +1,688 @@
+"""One drive of a graph: start what may start, record what it ended in, drop what nobody needs. `_scheduler` decides.
+
+    want → [ step: what has ended → what is blocked → what may start ] → runs, or calls for the driver to make
+              ↑                                                            │
+              └────────────── news: numbers of nodes that have ended ──────┘
+
+Nodes go by the numbers that the scheduler knows them by. A step doesn't block and calls no user's code.
+
+Rule 1: one thread at a time is inside a step; whoever comes meanwhile leaves its news, and the one inside looks again.
+Rule 2: calls in place are made by the driver (the thread or the loop that `engine` drives with), outside of a step.
+Rule 3: a node starts at most once and ends in exactly one Result; a failure is a value.
+Rule 4: on an event loop all steps are taken by the loop's thread.
+"""
+
+from __future__ import annotations
+
+from _thread import allocate_lock, get_ident
+from collections import deque
+from contextvars import copy_context
+from itertools import count
+from time import monotonic
+from types import CoroutineType, FunctionType
+from weakref import WeakKeyDictionary
+
+from woflo import _exceptions, _notify
+from woflo._cycles import find_cycle
+from woflo._retry import Policy
+from woflo._scheduler import Cyclic, Scheduler
+from woflo.errors import CyclicWorkflowError, UsageError
+from woflo.graph import Graph, unknown_target
+from woflo.result import DependencyFailure, Failure, Ok, StoppedFailure, TaskFailure
+from woflo.runners._inputs import is_run
+from woflo.runners._slots import default_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable, Hashable, Iterable, Sequence
+    from typing import Any, Protocol
+
+    from woflo.events import Event
+    from woflo.graph import Node
+    from woflo.result import Result
+    from woflo.runners.base import BaseTaskRun
+
+    class Finder(Protocol):
+        """Where nodes are looked up by target; a Graph is one."""
+
+        def get(self, target: Hashable, /) -> Node | None: ...
+
+    class Memo(Protocol):
+        """What nodes ended in before; a dict is one."""
+
+        def get(self, node: Any, /) -> Result[Any] | None: ...
+
+
+GONE: Any = object()  # in the place of a value that is not there yet, or not any more
+_CO_COROUTINE = 0x80  # inspect.CO_COROUTINE
+_RERANKS = 8  # times that durations learnt on the way change the order: each costs a walk over the graph
+_seconds: WeakKeyDictionary[Any, float] = WeakKeyDictionary()  # how long a task's last run took, in this process
+
+
+class Settings:
+    """How an engine drives: what its Drives have in common."""
+
+    __slots__ = ("ended", "follow", "observers", "runner", "stop_on_failure", "window")
+
+    def __init__(
+        self,
+        runner: type[BaseTaskRun[Any]] | None,
+        window: int | None,
+        stop_on_failure: bool,
+        observers: list[Callable[[Event], object]],
+    ) -> None:
+        self.runner = runner
+        self.window = window
+        self.stop_on_failure = stop_on_failure
+        self.observers = observers
+        self.follow: Callable[[Any], Hashable] | None = None  # the target that a value stands for, or None
+        self.ended: Callable[[Node, Result[Any]], None] | None = None  # told each result, inside of the step
+
+
+class Drive:
+    """The state of one drive, and the step that changes it."""
+
+    def __init__(
+        self,
+        graph: Finder,
+        memo: Memo,
+        settings: Settings,
+        wake: Callable[[], None],
+        loop: AbstractEventLoop | None,
+    ) -> None:
+        self.graph = graph
+        self.memo = memo
+        self.settings = settings
+        self.window = settings.window
+        self.wake = wake  # has the driver look again
+        self.loop = loop
+        self.thread = get_ident()
+        self.scheduler = Scheduler()
+        self.numbers: dict[Hashable, int] = {}
+        self.nodes: list[Node] = []
+        self.values: list[Any] = []
+        self.failures: dict[int, Failure] = {}
+        self.here: deque[int] = deque()  # nodes whose calls the driver is to make
+        self.stopping = ""  # why
+        self.detach: Callable[[], None] | None = None  # ends the loop's watch on the supervisor
+        self._users: list[int] = []  # how many still need the value
+        self._known: set[int] = set()  # not to be run: the memo knows what they ended in
+        self._aliases: dict[int, int] = {}  # nodes that turned out to stand for others
+        self._runs: dict[BaseTaskRun[Any], int] = {}
+        self._forever: set[int] = set()  # unfinished nodes that run forever
+        self._only_forever = False
+        self._news: deque[int] = deque()  # nodes that have ended; their values or failures are recorded already
+        self._wants: dict[int, list[Want]] = {}
+        self._reranks = 0
+        self._context = copy_context()  # the caller's: entered by whoever is inside a step
+        self._lock = allocate_lock()  # held inside a step
+        self._observed = bool(settings.observers) or _notify.listening
+        self._began: dict[int, float] = {}  # when, of those that run; only if somebody observes
+        self._untold: deque[Event] = deque()
+        self._telling = allocate_lock()  # held while events are told, so that they come in their order
+
+    # ------------------------------------------------------------------ what is wanted
+
+    def want_all(self) -> None:
+        """Take every node of the graph; the values of those that no other needs are kept."""
+        graph = self.graph
+        assert isinstance(graph, Graph)  # noqa: S101 - only a Graph can be asked for everything
+        if not graph._ordered or self.memo:
+            self.want([node.target for node in (graph.leaves() if self.memo else graph)], keep=False)
+            return
+        self.numbers = numbers = graph._index  # a whole graph, in order: it knows the numbers
+        self.nodes = nodes = list(graph)
+        after = any(node.after for node in nodes)
+        rows = ([numbers[need] for need in (node.needs if after else node.requires)] for node in nodes)
+        self.scheduler.extend(rows, ordered=True)
+        self._prepare(0)
+
+    def want(self, targets: Iterable[Hashable], *, keep: bool = True) -> None:
+        """Take these targets' nodes and all that they need; `keep`: and keep their values.
+
+        Raises:
+            CyclicWorkflowError: they need themselves; nothing was taken.
+            UsageError: nothing produces one of them.
+        """
+        targets = list(targets)
+        first = len(self.nodes)
+        found = self._find(targets)
+        numbers = self.numbers
+        for number, node in enumerate(found, first):
+            for target in node.produces:
+                numbers[target] = number
+        known = {number for number, node in enumerate(found, first) if self.memo.get(node) is not None}
+        rows = [
+            [] if number in known else [numbers[need] for need in node.needs]
+            for number, node in enumerate(found, first)
+        ]
+        try:
+            self.scheduler.extend(rows)
+        except Cyclic as error:
+            for node in found:
+                for target in node.produces:
+                    del numbers[target]
+            cycle = find_cycle(error.needs)
+            raise CyclicWorkflowError([found[number - first].target for number in cycle]) from None
+        self.nodes.extend(found)
+        self._known |= known
+        self._prepare(first)
+        if first:
+            for row in rows:
+                for need in row:
+                    if need < first:
+                        self._users[need] += 1
+        if keep:
+            for target in targets:
+                self._users[numbers[target]] += 1
+
+    def _find(self, targets: Sequence[Hashable]) -> list[Node]:
+        """The nodes of targets and of all that they need, each behind what it needs, but for those that are here already."""
+        graph, numbers, memo = self.graph, self.numbers, self.memo
+        found: list[Node] = []
+        opened: dict[Hashable, Node | None] = {}  # None: it stands in `found` already
+        todo = list(reversed(targets))
+        while todo:
+            target = todo[-1]
+            if target in numbers:
+                todo.pop()
+            elif target in opened:
+                todo.pop()
+                node = opened[target]
+                if node is not None:
+                    found.append(node)
+                    opened.update(dict.fromkeys(node.produces))
+            else:
+                node = graph.get(target)
+                if node is None:
+                    raise _missing(graph, target)
+                opened.update(dict.fromkeys(node.produces))
+                opened[target] = node
+                if memo.get(node) is None:
+                    todo.extend(need for need in reversed(node.needs) if need not in opened)
+        if isinstance(graph, Graph) and graph._ordered:
+            found.sort(key=graph.place)
+        return found
+
+    def _prepare(self, first: int) -> None:
+        """What is kept about the nodes from `first` on."""
+        nodes = self.nodes
+        new = len(nodes) - first
+        children = self.scheduler.children
+        self._users.extend([len(one) if one else 0 for one in (children[first:] if first else children)])
+        self.values.extend([GONE] * new)
+        forever = {number for number in range(first, len(nodes)) if nodes[number].forever}
+        for number in forever:
+            after_it = children[number]
+            if after_it:
+                raise UsageError(f"{nodes[after_it[0]].name} needs {nodes[number].name}, which runs forever")
+        self._forever |= forever
+        self._only_forever = bool(forever) and len(self._forever) == len(nodes)
+        self.rank()
+
+    @property
+    def runs_forever(self) -> bool:
+        """Whether there is nothing here that ends by itself."""
+        return self._only_forever
+
+    def number(self, target: Hashable) -> int | None:
+        """The number of a target's node; None if it is not here."""
+        number = self.numbers.get(target)  # may be the graph's own index, which later graphs may share
+        return None if number is None or number >= len(self.nodes) else number
+
+    def outcome(self, target: Hashable) -> Result[Any]:
+        """What a target, which is here, ended in.
+
+        Raises:
+            UsageError: it has not ended, or its value was dropped.
+        """
+        number = self.numbers[target]
+        failure = self.failures.get(number)
+        if failure is not None:
+            return failure
+        value = self.values[number]
+        if value is not GONE:
+            return Ok(value)
+        status = self.scheduler.status(number)
+        if status == "succeeded":
+            raise UsageError(
+                f"the value of {target!r} was dropped when nothing needed it any more: orchestrate({target!r}) keeps it"
+            )
+        raise UsageError(f"{target!r} has not ended: it is {status}")
+
+    # ------------------------------------------------------------------ the step
+
+    def is_active(self) -> bool:
+        """Whether any node has not ended."""
+        return self.scheduler.left > 0
+
+    def advance(self) -> None:
+        """Take a step, unless another thread is inside one: then it will look again."""
+        while True:
+            if not self._lock.acquire(blocking=False):
+                return
+            try:
+                self._context.run(self._step)
+            finally:
+                self._lock.release()
+            if self._untold:
+                self._tell()
+            if not self._news:  # none came between the last look and the release
+                return
+
+    def _step(self) -> None:
+        scheduler, news = self.scheduler, self._news
+        while True:
+            while news:
+                self._end(news.popleft())
+            if scheduler.has_blocked:
+                for number in scheduler.blocked():
+                    self.failures[number] = self._not_run(number)
+                    news.append(number)
+                continue
+            if self._forever and scheduler.left == len(self._forever) and not self.stopping and not self._only_forever:
+                self.stopping = "all others have ended"
+                self._stop_runs()
+            if self.stopping:
+                self._end_unstarted()
+                if not news:
+                    return
+                continue
+            window = self.window
+            limit = None if window is None else window + len(self._forever) - scheduler.running
+            if limit is None or limit > 0:
+                for number in scheduler.ready(limit):
+                    self._start(number)
+            if not news and not scheduler.has_blocked:
+                return
+
+    def _start(self, number: int) -> None:
+        """Begin a node, or leave it to the driver."""
+        node = self.nodes[number]
+        call: Any = node.call
+        if call.__class__ is FunctionType and self.loop is None and not self._known and not self._aliases:
+            self.here.append(number)
+        elif number in self._known:
+            self._record(number, self.memo.get(node))
+            self._news.append(number)
+        elif number in self._aliases:
+            other = self._aliases[number]
+            self._record(number, self.failures.get(other) or Ok(self.values[other]))
+            self._news.append(number)
+        elif call is None:
+            self.values[number] = None
+            self._news.append(number)
+        elif (where := getattr(call, "_where", None)) is None:  # no Task
+            if self.loop is None:
+                self.here.append(number)
+            else:
+                self._submit(number, _Step(node), None)
+        elif (runner := where(self.settings.runner))._in_place:
+            self.here.append(number)
+        else:
+            self._submit(number, call, runner)
+
+    def _submit(self, number: int, task: Any, runner: type[BaseTaskRun[Any]] | None) -> None:
+        if self._observed:
+            self._note_start(number)
+        try:
+            run = task._submit(self._arguments(self.nodes[number]), runner)
+        except BaseException as error:
+            self._fail(number, error)
+            self._news.append(number)
+        else:
+            self._adopt(number, run)
+
+    def _arguments(self, node: Node) -> tuple[Any, ...]:
+        values, numbers = self.values, self.numbers
+        return tuple([values[numbers[target]] for target in node.requires])
+
+    def _adopt(self, number: int, run: BaseTaskRun[Any]) -> None:
+        """A node is being carried out by a run."""
+        if run._result is None:
+            self._runs[run] = number
+            if run._pumped:
+                if self.loop is not None and self.detach is None:
+                    self.detach = run._attach(self.loop)
+                elif self.here:  # the driver is going to be busy: somebody has to look after it
+                    run._attend()
+            if run._enlist(self):
+                return
+            if self._runs.pop(run, None) is None:  # it has been told
+                return
+        self._take(number, run)
+        self._news.append(number)
+
+    def signal(self, run: BaseTaskRun[Any] | None) -> None:
+        """A run has ended; called by the thread that learnt it, which goes on with what became ready."""
+        number = self._runs.pop(run, None)  # type: ignore[arg-type]
+        if number is None or self.scheduler.is_dropped(number):
+            return
+        self._take(number, run)  # type: ignore[arg-type]
+        self._news.append(number)
+        if self.loop is not None and get_ident() != self.thread:
+            self.wake()
+            return
+        self.advance()
+        if self.here or not self.scheduler.left:
+            self.wake()
+
+    def _take(self, number: int, run: BaseTaskRun[Any]) -> None:
+        """Record what a run ended in."""
+        self._record(number, run._result)
+        if self.window is not None and run._started:
+            self._learn(run.task, run.seconds)
+
+    def _record(self, number: int, result: Any) -> None:
+        if result.__class__ is Ok:
+            self.values[number] = result.value
+        else:
+            _notify.unseen.pop(result.run, None)  # the engine reports it
+            self.failures[number] = result
+
+    def _end(self, number: int) -> None:
+        """A node has ended: tell the scheduler, drop what nobody needs any more."""
+        node = self.nodes[number]
+        failed = bool(self.failures) and number in self.failures
+        settings = self.settings
+        if settings.follow is not None and not failed and number not in self._aliases:
+            target = settings.follow(self.values[number])
+            if target is not None:
+                if self._splice(number, target):
+                    return
+                failed = True
+        users, values, numbers = self._users, self.values, self.numbers
+        if number not in self._known:
+            for target in node.needs if node.after else node.requires:
+                need = numbers[target]
+                left = users[need] = users[need] - 1
+                if not left:
+                    values[need] = GONE
+        self.scheduler.done(number, failed=failed)
+        if settings.ended is not None:
+            settings.ended(node, self.failures[number] if failed else Ok(values[number]))
+        if self._observed:
+            self._note_end(number)
+        if self._forever:
+            self._forever.discard(number)
+        if number in self._wants:
+            for want in self._wants.pop(number):
+                want.one_ended()
+        if failed and (settings.stop_on_failure or node.critical) and not self.stopping:
+            self._stop(f"{node.name} failed: {_exceptions.safe_str(self.failures[number])}")
+
+    def _splice(self, number: int, target: Hashable) -> bool:
+        """A node's value is that of another target, which may be new; False if that can't be: then the node has failed."""
+        try:
+            self.want([target])
+            other = self.numbers[target]
+            try:
+                self.scheduler.splice(number, other)
+            except Cyclic:
+                raise CyclicWorkflowError([self.nodes[number].target, self.nodes[other].target]) from None
+        except UsageError as error:
+            self._fail(number, error)
+            return False
+        self._aliases[number] = other
+        return True
+
+    def _not_run(self, number: int) -> DependencyFailure:
+        node = self.nodes[number]
+        if number in self._aliases:
+            return self.failures[self._aliases[number]]  # type: ignore[return-value]
+        causes = {
+            target: self.failures[need] for target in node.needs if (need := self.numbers[target]) in self.failures
+        }
+        return DependencyFailure(causes, task=node.name, run=node.name)
+
+    def _fail(self, number: int, error: BaseException) -> None:
+        """What a node's own code raised becomes its failure; Ctrl-C goes on to the caller."""
+        if _exceptions.is_interrupt(error):
+            raise error
+        error = error.with_traceback(_exceptions.skip_ours(error.__traceback__))
+        if isinstance(error, Failure):
+            failure = error
+        else:
+            text = _exceptions.safe_str(error)
+            kind = _exceptions.type_name(type(error))
+            failure = TaskFailure(f"{kind}: {text}" if text else kind)
+            failure.__cause__ = error
+        if not failure.run:
+            failure.task = failure.run = self.nodes[number].name
+        self.failures[number] = failure
+
+    # ------------------------------------------------------------------ the driver's part
+
+    def call_here(self, deadline: float | None) -> None:
+        """Make the calls that are the driver's, in place; none is begun after the deadline (monotonic)."""
+        here, news, nodes, values, numbers = self.here, self._news, self.nodes, self.values, self.numbers
+        observed = self._observed
+        while here:
+            if deadline is not None and monotonic() >= deadline:
+                return
+            number = here.popleft()
+            node = nodes[number]
+            if self.stopping:
+                self.failures[number] = self._stopped_failure(node)
+                news.append(number)
+                continue
+            if observed:
+                self._note_start(number)
+            call: Any = node.call
+            try:
+                if call.__class__ is FunctionType or (where := getattr(call, "_where", None)) is None:
+                    value = call(*[values[numbers[target]] for target in node.requires])
+                else:
+                    value = call._submit(self._arguments(node), where(self.settings.runner))
+            except BaseException as error:
+                try:
+                    self._fail(number, error)
+                finally:
+                    if number not in self.failures:
+                        self.failures[number] = self._stopped_failure(node, "interrupted by Ctrl-C")
+                    news.append(number)
+                continue
+            kind = value.__class__
+            if kind is CoroutineType:
+                self._adopt(number, _Step(node, value)._submit((), None))
+            elif is_run(kind):
+                self._adopt(number, value)
+            else:
+                values[number] = value
+                news.append(number)
+
+    def pumps(self) -> bool:
+        """Whether whoever waits for this has to drive the supervisor."""
+        return any(run._pumped for run in list(self._runs)[:100])
+
+    def look(self) -> None:
+        """A wake-up may have been lost (to Ctrl-C): look whether a run has ended."""
+        for run in list(self._runs):
+            run._look()
+            if run._result is not None:
+                self.signal(run)
+
+    # ------------------------------------------------------------------ stopping
+
+    def halt(self, why: str) -> None:
+        """Stop everything; from outside of a step."""
+        if not self.stopping:
+            self._stop(why)
+            if self.loop is None or get_ident() == self.thread:
+                self.advance()
+            self.wake()
+
+    def _stop(self, why: str) -> None:
+        """Nothing more is started; what runs is asked to end, and the unstarted ends in the next step."""
+        self.stopping = why
+        self._stop_runs()
+
+    def _stop_runs(self) -> None:
+        for run in list(self._runs):
+            _stop_quietly(run)
+
+    def _end_unstarted(self) -> None:
+        """Whatever has not started never will."""
+        scheduler = self.scheduler
+        for number in scheduler.ready() + scheduler.blocked() + scheduler.release():
+            self.failures[number] = self._stopped_failure(self.nodes[number])
+            self._end(number)
+
+    def _stopped_failure(self, node: Node, why: str = "") -> StoppedFailure:
+        return StoppedFailure(why or f"stopped before it was started: {self.stopping}", task=node.name, run=node.name)
+
+    # ------------------------------------------------------------------ several who wait
+
+    def wait_for(self, targets: Iterable[Hashable], future: Any) -> Want:
+        """Have an asyncio future set when these targets, which are taken already, have ended."""
+        numbers = {self.numbers[target] for target in targets}
+        want = Want(self, numbers, future)
+        for number in want.numbers:
+            self._wants.setdefault(number, []).append(want)
+        return want
+
+    def release(self, want: Want) -> None:
+        """Somebody waits no more: what nobody else waits for is stopped."""
+        for number in want.numbers:
+            others = [one for one in self._wants.pop(number, []) if one is not want]
+            if others:
+                self._wants[number] = others
+        needed: set[int] = set()
+        todo = list(self._wants)
+        while todo:
+            number = todo.pop()
+            if number not in needed:
+                needed.add(number)
+                todo.extend(self.numbers[need] for need in self.nodes[number].needs if need in self.numbers)
+                if number in self._aliases:
+                    todo.append(self._aliases[number])
+        dropped = [number for number in self.scheduler.unfinished() if number not in needed]
+        self.scheduler.drop(dropped)
+        gone = set(dropped)
+        for number in gone:  # whoever wants one of them again begins anew
+            for target in self.nodes[number].produces:
+                del self.numbers[target]
+        for run, number in list(self._runs.items()):
+            if number in gone:
+                _stop_quietly(run)
+
+    # ------------------------------------------------------------------ order
+
+    def rank(self) -> None:
+        """Longest remaining path first, as far as durations are known."""
+        nodes = self.nodes
+        told = any(node.seconds is not None for node in nodes)
+        if not told and not (self.window is not None and _seconds):
+            return
+        durations = [_known_seconds(node.call) if node.seconds is None else float(node.seconds) for node in nodes]
+        if any(durations):
+            if self.window is None:  # all at once would leave nothing to choose
+                self.window = default_size()
+            self.scheduler.rank(durations)
+
+    def _learn(self, task: Any, seconds: float) -> None:
+        """Remember how long a task's run took; the first of its kind may change the order of what waits."""
+        new = task not in _seconds
+        _seconds[task] = seconds
+        if new and self.scheduler.waits and self._reranks < _RERANKS:
+            self._reranks += 1
+            self.rank()
+
+    # ------------------------------------------------------------------ telling
+
+    def _note_start(self, number: int) -> None:
+        from woflo import events
+
+        self._began[number] = monotonic()
+        node = self.nodes[number]
+        self._untold.append(events.NodeStarted(node.target, node.name))
+
+    def _note_end(self, number: int) -> None:
+        from woflo import events
+
+        node = self.nodes[number]
+        began = self._began.pop(number, None)
+        seconds = 0.0 if began is None else monotonic() - began
+        self._untold.append(events.NodeEnded(node.target, node.name, self.failures.get(number), seconds))
+
+    def _tell(self) -> None:
+        """Tell what has happened, in its order, outside of a step."""
+        from woflo import events
+
+        observers = self.settings.observers
+        while self._untold and self._telling.acquire(blocking=False):
+            try:
+                while self._untold:
+                    event = self._untold.popleft()
+                    events.emit(event)
+                    for observer in tuple(observers):
+                        events.call(observer, event, lambda observer=observer: observers.remove(observer))  # type: ignore[misc]
+            finally:
+                self._telling.release()
+
+
+class Want:
+    """Somebody on the loop who waits for a few of a drive's nodes."""
+
+    __slots__ = ("_left", "future", "numbers")
+
+    def __init__(self, drive: Drive, numbers: Iterable[int], future: Any) -> None:
+        self.numbers = [number for number in numbers if not drive.scheduler.has_ended(number)]
+        self.future = future
+        self._left = len(self.numbers)
+        if not self._left:
+            future.set_result(None)
+
+    def one_ended(self) -> None:
+        """One of the nodes has ended."""
+        self._left -= 1
+        if not self._left and not self.future.done():
+            self.future.set_result(None)
+
+
+class _Step:
+    """A node's callable that is no Task, in the place of one: for the event loop's runner."""
+
+    policy = Policy(0, Exception, 0.0)
+    timeout = None
+    runner = None
+    simple = True
+    numbers = count(1)
+
+    def __init__(self, node: Node, coroutine: Any = None) -> None:
+        self.name = node.name
+        call: Any = node.call
+        if coroutine is None:
+            self.fn = call
+            code = getattr(getattr(call, "__func__", call), "__code__", None)
+            self.is_async = code is not None and bool(code.co_flags & _CO_COROUTINE)
+        else:
+            self.fn = lambda: coroutine
+            self.is_async = True
+
+    def _submit(self, args: tuple[Any, ...], runner: Any) -> BaseTaskRun[Any]:  # noqa: ARG002 - as Task's
+        from woflo.runners.asynchronous import AsyncTaskRun
+
+        return AsyncTaskRun.submit(self, args, {}, [])  # type: ignore[arg-type]
+
+
+def _stop_quietly(run: BaseTaskRun[Any]) -> None:
+    try:
+        run.stop(wait=False)
+    except Exception as error:  # a runner of somebody's own
+        _notify.broken(f"stop() of {run.name}", error)
+
+
+def _known_seconds(call: Any) -> float:
+    try:
+        return _seconds.get(call, 0.0)
+    except TypeError:  # a callable that can't be referred to weakly, or hashed
+        return 0.0
+
+
+def _missing(graph: Any, target: Hashable) -> UsageError:
+    known: Iterable[Any] = graph if isinstance(graph, Graph) else ()
+    error = unknown_target(target, known)
+    users = graph.missing().get(target) if isinstance(graph, Graph) else None
+    return UsageError(f"{users[0].name} needs {target!r}, but {error}") if users else error
