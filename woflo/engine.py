@@ -111,7 +111,7 @@ class Engine:
             _pump(drive, waiter, monotonic() + GRACE + _waiters.RECHECK, "")
             raise
         finally:
-            self._leave()
+            self._leave(drive)
         return not self._complaint
 
     def _from_a_thread(self, targets: Sequence[Hashable], timeout: float | None) -> bool:
@@ -164,7 +164,7 @@ class Engine:
         finally:
             if clock is not None:
                 clock.cancel()
-            self._leave()
+            self._leave(drive)
         return not self._complaint
 
     async def co_outcomes(self, *targets: Hashable) -> list[Result[Any]]:
@@ -188,24 +188,27 @@ class Engine:
             drive = driver.drive = self._begin(targets, driver.wake, loop, None)
             self._driver = driver
         self._waiters += 1
+        want = drive.wait_for(targets, loop.create_future())
+        driver.look()
         try:
-            want = drive.wait_for(targets, loop.create_future())
-            driver.look()
-            try:
-                await want.future
-            except asyncio.CancelledError:
-                if self._waiters == 1:
-                    await driver.end("nobody waits for it any more")
-                else:
-                    drive.release(want)
-                    driver.look()
-                raise
-            return [drive.outcome(target) for target in targets]
-        finally:
-            self._waiters -= 1
-            if not self._waiters:
-                self._driver = None
-                self._leave()
+            await want.future
+        except asyncio.CancelledError:
+            if self._one_waits_less(driver):
+                await driver.end("nobody waits for it any more")
+            else:
+                drive.release(want)
+                driver.look()
+            raise
+        self._one_waits_less(driver)
+        return [drive.outcome(target) for target in targets]
+
+    def _one_waits_less(self, driver: _LoopDriver) -> bool:
+        """Whether that was the last: then the engine is free for another drive, even if this one has still to be ended."""
+        self._waiters -= 1
+        if not self._waiters:
+            self._driver = None
+            self._leave(driver.drive)
+        return not self._waiters
 
     def stop(self) -> None:
         """Stop everything that has not ended; from any thread. `orchestrate` then returns False."""
@@ -243,9 +246,7 @@ class Engine:
         self._drive = drive
         return drive
 
-    def _leave(self) -> None:
-        drive = self._drive
-        assert drive is not None  # noqa: S101 - it was begun
+    def _leave(self, drive: Drive) -> None:
         if drive.detach is not None:
             drive.detach()
             drive.detach = None
