@@ -43,6 +43,15 @@ class _Knot:
                     if not self.left_users[need]:
                         todo.append(need)
 
+    def any_cycle(self) -> list[int]:
+        """Some cycle, wherever a walk from the first of what is left ends up; [] if nothing is left."""
+        at: dict[int, int] = {}
+        one = next((one for one in self.needs if one in self.alive), None)
+        while one is not None and one not in at:
+            at[one] = len(at)
+            one = next(need for need in self.needs[one] if need in self.alive)  # there is one, or `take` had taken it
+        return [] if one is None else list(at)[at[one] :]
+
     def shortest_from(self, start: int, below: int) -> tuple[list[int], int]:
         """The shortest cycle through `start`, if it has fewer than `below` numbers, and how many edges were looked at."""
         came: dict[int, int] = {}
@@ -68,22 +77,21 @@ class _Knot:
 def find_cycle(needs: Mapping[int, Sequence[int]]) -> list[int]:
     """The shortest cycle among numbers and what they need, each needing the next; [] if there is none.
 
-    Breadth first from each number; one that is done with is taken away, and with it whatever then lies on no cycle
-    any more. After `_BUDGET` edges the shortest cycle so far is the answer.
+    Breadth first from each number, those of the first cycle that is met before all others; one that is done with is taken
+    away, and with it whatever then lies on no cycle any more. After `_BUDGET` edges the shortest cycle so far is the answer.
 
     >>> find_cycle({1: [2], 2: [3], 3: [1, 2]})
     [2, 3]
     """
     knot = _Knot(needs)
-    best: list[int] = []
+    best = knot.any_cycle()
     budget = _BUDGET
-    for start in needs:
-        if start not in knot.alive:
-            continue
-        found, looked = knot.shortest_from(start, len(best) if best else len(needs) + 1)
-        best = found or best
-        budget -= looked
-        if len(best) == 1 or (best and budget < 0):
+    for start in (*best, *needs):
+        if len(best) < 2 or budget < 0:
             break
-        knot.take([start])
+        if start in knot.alive:
+            found, looked = knot.shortest_from(start, len(best))
+            best = found or best
+            budget -= looked
+            knot.take([start])
     return best

@@ -30,7 +30,7 @@ class CyclicWorkflowError(UsageError):
 
     def __init__(self, cycle: Sequence[object]) -> None:
         super().__init__(cycle)
-        self.cycle = list(cycle)
+        self.cycle: list[object] = list(cycle)
 
     def __str__(self) -> str:
         names = [str(one) for one in self.cycle]

@@ -3,26 +3,31 @@
 A target is any hashable value; a node produces one or more of them and requires others. A Graph maps each target to the one
 node that produces it. Graphs are never changed: `add` and `replace` return another graph, which shares its
 structure with the first, so that building one node by node takes linear time.
+
+Several threads may ask and edit the same graph at once, without a lock (one could be held by another thread of a process that
+forks): what versions share only ever grows, and a version looks no further than its own count.
 """
 
 from __future__ import annotations
 
-from _thread import allocate_lock
-from collections import deque
+from heapq import heapify, heappop, heappush
+from itertools import islice
 
 from woflo._cycles import find_cycle
 from woflo.errors import CyclicWorkflowError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
     from typing import Any
 
     import networkx as nx  # type: ignore[import-untyped, unused-ignore]
 
 __all__ = ["Graph", "Node"]
 
-_growing = allocate_lock()  # held while a graph is being lengthened in place
+_HINTED = 10_000  # targets that are compared with an unknown one: some hundredths of a second
+_ENDLESS = float("inf")
+_UNLIKE = 5  # targets that are named when none is like the unknown one
 
 
 class Node:
@@ -82,7 +87,8 @@ class Node:
             label: what people call it.
 
         Raises:
-            UsageError: no target, one that can't be hashed, a `requires` that is a string, a call that can't be called.
+            UsageError: no target, a `requires` that is a string or has no order, a call that can't be called, seconds that
+                are none. (A Graph refuses targets that can't be hashed.)
         """
         if isinstance(produces, list):
             if not produces:
@@ -93,11 +99,17 @@ class Node:
             self.target = produces
             self.others = ()
         if requires.__class__ is not tuple:
+            if isinstance(requires, (set, frozenset, dict)):
+                raise UsageError(
+                    f"requires is a list of targets, in the order of the call's arguments, not a {type(requires).__name__}"
+                )
             requires = _targets("requires", requires)
         if after.__class__ is not tuple:
             after = _targets("after", after)
         if call is not None and not callable(call):
             raise UsageError(f"{self.target!r} needs something to call, not {type(call).__name__}")
+        if seconds is not None and not (isinstance(seconds, (int, float)) and 0 <= seconds < _ENDLESS):
+            raise UsageError(f"seconds is a number from 0 up, or None, not {seconds!r}")
         self.call = call
         self.requires = requires
         self.after = after
@@ -168,7 +180,11 @@ class Graph:
         self._nodes = kept
         self._replaced = {}
         ordered = True
-        for node in nodes:
+        try:
+            given = iter(nodes)
+        except TypeError:
+            raise UsageError(f"a graph is made of a list of Nodes, not of {_a(nodes)}") from None
+        for node in given:
             place = len(kept)
             try:
                 for target in node.requires:
@@ -179,13 +195,13 @@ class Graph:
                         ordered = False
                 if index.setdefault(node.target, place) != place:
                     raise _second_producer(node.target)
-                for target in node.others:
-                    if index.setdefault(target, place) != place or target == node.target:
-                        raise _second_producer(target)
-            except TypeError:
-                raise _unhashable(node) from None
-            except AttributeError:
-                raise UsageError(f"a graph is made of Nodes, not of {type(node).__name__}") from None
+                if node.others:
+                    _check_names(node)
+                    for target in node.others:
+                        if index.setdefault(target, place) != place:
+                            raise _second_producer(target)
+            except (TypeError, AttributeError) as error:
+                raise _no_node(node) or _unhashable(node) or error from None
             kept.append(node)
         self._ordered = ordered
         self._count = len(kept)
@@ -202,24 +218,35 @@ class Graph:
             for target in node.produces:
                 if target in self:
                     raise _second_producer(target)
-            known = all(target in self for target in node.needs)
-        except TypeError:
-            raise _unhashable(node) from None
-        if len(set(node.produces)) != len(node.produces):
-            raise _second_producer(next(one for one in node.produces if node.produces.count(one) > 1))
-        with _growing:
-            index, nodes = self._index, self._nodes
-            if len(nodes) != self._count:  # lengthened by another graph: this one goes its own way
-                nodes = nodes[: self._count]
-                index = {target: place for target, place in index.items() if place < self._count}
-            other = Graph.__new__(Graph)
-            other._index, other._nodes, other._replaced = index, nodes, self._replaced
-            for target in node.produces:
-                index[target] = self._count
+            _check_names(node)
+            strange = [
+                target for target in node.needs if target not in self
+            ]  # all are looked at: each has to be hashable
+        except (TypeError, AttributeError) as error:
+            raise _no_node(node) or _unhashable(node) or error from None
+        index, nodes, count = self._index, self._nodes, self._count
+        # Lengthened in place, unless another version was: another thread may come between the look and the `append`, and
+        # whoever finds its node at this place has won. What the loser appended is nobody's, and makes the winner's line copy.
+        lengthened = len(nodes) == count
+        if lengthened:
             nodes.append(node)
-            other._count = self._count + 1
-            other._ordered = self._ordered and known
+            lengthened = nodes[count] is node
+        if not lengthened:
+            index, nodes = self._own()
+            nodes.append(node)
+        for target in node.produces:
+            index[target] = count
+        other = Graph.__new__(Graph)
+        other._index, other._nodes, other._replaced = index, nodes, self._replaced
+        other._count = count + 1
+        other._ordered = self._ordered and not strange
         return other
+
+    def _own(self) -> tuple[dict[Hashable, int], list[Node]]:
+        """What it shares with other versions, without them."""
+        count = self._count
+        # The copy of the index is made in one go: another thread may be lengthening it.
+        return {target: place for target, place in self._index.copy().items() if place < count}, self._nodes[:count]
 
     def replace(self, node: Node) -> Graph:
         """This graph with `node` in the place of the nodes that produce its targets.
@@ -227,27 +254,35 @@ class Graph:
         Raises:
             UsageError: nothing produces any of its targets, or it would leave a target without a producer.
         """
-        places = {self._index[target] for target in node.produces if target in self}
+        try:
+            places = {self._index[target] for target in node.produces if target in self}
+            _check_names(node)
+            needs = [self._index[target] if target in self else self._count for target in node.needs]
+        except (TypeError, AttributeError) as error:
+            raise _no_node(node) or _unhashable(node) or error from None
         if not places:
-            raise unknown_target(node.target, self)
-        lost = [
-            target for place in sorted(places) for target in self._at(place).produces if target not in node.produces
-        ]
+            raise UsageError(f"there is nothing to replace: {unknown_target(node.target, self)} `add` adds a node")
+        produced = set(node.produces)
+        lost = [target for place in sorted(places) for target in self._at(place).produces if target not in produced]
         if lost:
-            raise UsageError(f"{node!r} would take the place of a node that also produces {_listed(lost)}")
+            raise UsageError(
+                f"{node!r} would take the place of a node that also produces {_listed(lost)}: let it produce that too"
+            )
         if len(places) > 1 or any(target not in self for target in node.produces):
             first = min(places)
-            kept = [
-                node if place == first else self._at(place)
-                for place in range(self._count)
+            return Graph(
+                node if place == first else one
+                for place, one in enumerate(self)
                 if place == first or place not in places
-            ]
-            return Graph(kept)
+            )
         (place,) = places
         other = Graph.__new__(Graph)
         other._index, other._nodes, other._count = self._index, self._nodes, self._count
         other._replaced = {**self._replaced, place: node}
-        other._ordered = self._ordered and all(target in self and self._index[target] < place for target in node.needs)
+        other._ordered = self._ordered and all(need < place for need in needs)
+        if len(other._replaced) ** 2 > self._count:  # so that replacing all n nodes, one by one, takes n × √n, not n²
+            other._index, _ = self._own()
+            other._nodes, other._replaced = list(other), {}
         return other
 
     # ------------------------------------------------------------------ asking
@@ -261,10 +296,7 @@ class Graph:
         Raises:
             UsageError: nothing does; close matches are named.
         """
-        place = self._index.get(target)
-        if place is None or place >= self._count:
-            raise unknown_target(target, self)
-        return self._at(place)
+        return self._at(self._place(target))
 
     def get(self, target: Hashable) -> Node | None:
         """The node that produces a target; None if nothing does."""
@@ -281,11 +313,14 @@ class Graph:
     def __iter__(self) -> Iterator[Node]:
         """The nodes, in the order in which they were added."""
         if not self._replaced:
-            return iter(self._nodes if len(self._nodes) == self._count else self._nodes[: self._count])
+            return islice(self._nodes, self._count)  # bounded: the list may grow meanwhile
         return map(self._at, range(self._count))
 
     def __repr__(self) -> str:
         return f"<Graph of {self._count} node{'s' * (self._count != 1)}>"
+
+    def __reduce__(self) -> tuple[type[Graph], tuple[list[Node]]]:
+        return Graph, (list(self),)  # without what other versions have
 
     @property
     def targets(self) -> list[Hashable]:
@@ -296,7 +331,7 @@ class Graph:
         """Targets that are needed and that nothing produces, with the nodes that need them."""
         found: dict[Hashable, list[Node]] = {}
         for node in self:
-            for target in node.needs:
+            for target in dict.fromkeys(node.needs):
                 if target not in self:
                     found.setdefault(target, []).append(node)
         return found
@@ -359,15 +394,16 @@ class Graph:
             return iter(self)
         users = self._users()
         waiting = [sum(target in self for target in node.needs) for node in self]
-        ready = deque(place for place, count in enumerate(waiting) if not count)
+        ready = [place for place, count in enumerate(waiting) if not count]
+        heapify(ready)
         order: list[Node] = []
         while ready:
-            place = ready.popleft()
+            place = heappop(ready)
             order.append(self._at(place))
             for user in users[place]:
                 waiting[user] -= 1
                 if not waiting[user]:
-                    ready.append(user)
+                    heappush(ready, user)
         if len(order) < self._count:
             self._raise_cycle([place for place, count in enumerate(waiting) if count])
         return iter(order)
@@ -378,8 +414,10 @@ class Graph:
         )
         raise CyclicWorkflowError([self._at(place).target for place in cycle])
 
-    def to_networkx(self) -> nx.DiGraph:
+    def to_networkx(self) -> nx.DiGraph[Any]:
         """A `networkx.DiGraph`: targets as nodes (each with its `node`), edges from what is needed to what needs it.
+
+        An edge's `kind` is "value" or, where only the order counts, "after". A target that nothing produces has no `node`.
 
         Raises:
             ImportError: networkx is not installed (`pip install networkx`).
@@ -390,7 +428,7 @@ class Graph:
         for node in self:
             graph.add_node(node.target, node=node)
         for node in self:
-            for kind, targets in (("value", node.requires), ("after", node.after)):
+            for kind, targets in (("after", node.after), ("value", node.requires)):  # a value is an order too
                 for target in targets:
                     producer = self.get(target)
                     graph.add_edge(target if producer is None else producer.target, node.target, kind=kind)
@@ -401,9 +439,13 @@ class Graph:
         return self._index[node.target]
 
     def _place(self, target: Hashable) -> int:
-        if target not in self:
+        try:
+            place = self._index.get(target)
+        except TypeError:
+            raise UsageError(f"{_not_hashable(target)}; several targets are several arguments") from None
+        if place is None or place >= self._count:
             raise unknown_target(target, self)
-        return self._index[target]
+        return place
 
     def _users(self) -> list[list[int]]:
         users: list[list[int]] = [[] for _ in range(self._count)]
@@ -418,24 +460,54 @@ def unknown_target(target: Hashable, known: Iterable[Any]) -> UsageError:
     """What to say of a target that nothing produces, with close matches."""
     from difflib import get_close_matches
 
-    names = [str(one) for one in (known.targets if isinstance(known, Graph) else known)]
-    close = get_close_matches(str(target), names[:10_000], n=3)
-    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    some = {str(one): one for one in islice(known.targets if isinstance(known, Graph) else known, _HINTED)}
+    close = get_close_matches(str(target), list(some), n=3)
+    if close:
+        hint = f" Did you mean {' or '.join(repr(some[name]) for name in close)}?"
+    else:
+        hint = f" What is produced: {_listed([*some.values()])}." if some else ""
     return UsageError(f"no node produces {target!r}.{hint}")
+
+
+def _check_names(node: Node) -> None:
+    """Raise UsageError if it produces the same target twice."""
+    if node.others:
+        names = node.produces
+        if len(set(names)) != len(names):
+            twice = next(name for at, name in enumerate(names) if name in names[:at])
+            raise UsageError(f"a node produces {twice!r} twice: name it once")
 
 
 def _second_producer(target: Hashable) -> UsageError:
     return UsageError(f"{target!r} has a producer already: a target has one; `replace` puts a node in another's place")
 
 
-def _unhashable(node: Node) -> UsageError:
+def _no_node(given: Any) -> UsageError | None:
+    return (
+        None
+        if isinstance(given, Node)
+        else UsageError(f"a graph is made of Nodes, not of {_a(given)}: Node(target, call)")
+    )
+
+
+def _unhashable(node: Node) -> UsageError | None:
+    target: Any
     for target in (*node.produces, *node.needs):
         try:
             hash(target)
         except TypeError:
-            return UsageError(f"a target has to be hashable, and {target!r} is not")
-    return UsageError(f"{node!r} has a target that can't be compared")
+            hint = "; several targets are given as a list" if isinstance(target, (set, dict)) else ""
+            return UsageError(_not_hashable(target) + hint)
+    return None
 
 
-def _listed(targets: Iterable[Hashable]) -> str:
-    return ", ".join(map(repr, targets))
+def _not_hashable(target: object) -> str:
+    return f"a target has to be hashable (a string, a number, a tuple of them …), and {target!r} is not"
+
+
+def _a(given: object) -> str:
+    return f"a single {type(given).__name__}" if isinstance(given, Node) else type(given).__name__
+
+
+def _listed(targets: Sequence[Hashable]) -> str:
+    return ", ".join(map(repr, targets[:_UNLIKE])) + (", …" if len(targets) > _UNLIKE else "")
