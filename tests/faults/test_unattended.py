@@ -239,6 +239,53 @@ def test_callback_unattended(run_case, runner, fault):
     assert outcome.count("second 8") == 1
 
 
+@covers("unattended-callback", vary=("how", {"callback": PROCESSES, "sequential": PROCESSES}))
+def test_long_user_code_delays_nothing(run_case, runner, how):
+    """While a callback or a sequential run takes its time in the background, time-outs, retries and callbacks come in time."""
+    outcome = run_case(
+        f"""
+        from woflo.runners import SequentialTaskRun
+
+        gate = threading.Event()
+
+        @job
+        def first(name):
+            write("first")
+            hold("first")
+
+        @job(timeout=0.5, retries=1, retry_sleep_time=0.05)
+        def late():
+            write("attempt", current_run().attempt)
+            hold("never")
+
+        def block(value):
+            write("blocks")
+            if gate.wait(LIMIT):
+                write("goes on")
+
+        if {how == "sequential"}:
+            for number in range(3):
+                task(block, runner=SequentialTaskRun)(first(number))
+        else:
+            for number in range(3):
+                first(number).add_done_callback(block)
+        until(lambda: len(lines("first")) == 3)
+        runs = [late() for _ in range(2)]
+        for run in runs:
+            run.add_done_callback(lambda run: write("ended", type(run.outcome()).__name__))
+        release("first")
+        until(lambda: len(lines("blocks")) == 3)
+        until(lambda: len(lines("ended")) == 2)
+        gate.set()
+        until(lambda: len(lines("goes on")) == 3)
+        works()
+        """,
+        runner=runner,
+    )
+    assert outcome.count("ended TimeoutFailure") == 2
+    assert outcome.count("attempt 2") == 2
+
+
 @covers("unattended-callback")
 def test_observer_unattended(run_case, runner):
     """An observer hears of start and end though nobody waits; one that raises is dropped and named once."""

@@ -94,6 +94,12 @@ def timers() -> Supervisor:
     return _supervisor.get()
 
 
+def step_aside() -> None:
+    """The user's code is about to run in this thread: if others rely on it, another thread takes its place."""
+    if supervisor is not None:
+        supervisor.step_aside()
+
+
 def _start_anew() -> None:
     global live, mark, state
     state = RLock()

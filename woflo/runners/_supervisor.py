@@ -7,7 +7,8 @@
 
 Whoever waits, pumps: a thread that blocks on a run drives the steps; others sleep and one of them takes over when it leaves. An
 event loop watches the poller's descriptor and takes steps that don't block; so do `start` and `is_running`. A
-background thread exists exactly while something can fall due with nobody waiting (`attend`).
+background thread exists exactly while something can fall due with nobody waiting (`attend`); before it runs the user's code
+(a callback, a sequential run) it steps aside: another one takes its place.
 
 Rules. 1: `lock` is held while the tables change and around fork, never while sleeping or while the user's code runs.
 2: a result is decoded and a run is finished after the step, by the thread that took it, with no lock held.
@@ -48,6 +49,7 @@ _CLOEXEC = 0x40000000 if os.name == "posix" and hasattr(os, "pidfd_open") else 0
 _MOST_UNREAD = 32_768  # bytes of the channel's buffer (208 KiB): a parent that doesn't look must not block its worker
 _BOOT_SECONDS = 60.0
 _READ_BYTES = 4096  # nearly every frame fits; a larger one is read in its own size
+_MOST_ASIDE = 8  # background threads inside the user's code at once; more callbacks than that delay what falls due
 _TIRED = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # try again when a worker has ended
 
 
@@ -62,6 +64,17 @@ class Timer:
     def cancel(self) -> None:
         """Don't do it; a second call does nothing."""
         self.action = None
+
+
+class _Background(_waiters.Waiter):
+    """A background thread, as the others know it."""
+
+    __slots__ = ("aside", "thread")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thread = 0
+        self.aside = False  # whether it is inside the user's code, and nobody relies on it
 
 
 class _Bell:
@@ -131,7 +144,9 @@ class Supervisor:
         self.driving: object = None  # the waiter or the run that it is for, while it may be asleep in the poller
         self._sleepers: list[Waiter] = []  # threads that would drive if the driver left
         self._attended: set[BaseTaskRun[Any]] = set()
-        self._background: Waiter | None = None
+        self._background: _Background | None = None
+        self._spare: _Background | None = None  # one that has come back from the user's code, for a moment
+        self._aside = 0  # how many are inside the user's code
         self._finished: deque[tuple[Worker, bytes | None, Any]] = deque()  # collected, not yet told (rule 5)
         self._loops: dict[AbstractEventLoop, int] = {}
 
@@ -543,15 +558,34 @@ class Supervisor:
             if run._result is not None:
                 self._attended.discard(run)
                 return
-            if self._background is not None:
-                return
-            self._background = waiter = _waiters.Waiter()
-            try:
-                _process.start_thread(self._run_background, waiter, name="woflo-background")
-            except (RuntimeError, OSError):
-                # no thread is to be had, nothing to load `threading` with, or the interpreter is ending: whoever waits
-                # pumps, and the exit does
-                self._background = None
+            if self._background is None:
+                self._find_background()
+
+    def _find_background(self) -> None:
+        """Have a thread be the background: the spare one, or a new one. Needs the lock."""
+        self._background, self._spare = self._spare, None
+        if self._background is not None:
+            self._background.wake()
+            return
+        self._background = waiter = _Background()
+        try:
+            _process.start_thread(self._run_background, waiter, name="woflo-background")
+        except (RuntimeError, OSError):
+            # no thread is to be had, nothing to load `threading` with, or the interpreter is ending: whoever waits
+            # pumps, and the exit does
+            self._background = None
+
+    def step_aside(self) -> None:
+        """The user's code is about to run in this thread, for as long as it likes: nothing that falls due may wait for it."""
+        waiter = self._background
+        if waiter is None or waiter.thread != get_ident() or self._aside >= _MOST_ASIDE:
+            return
+        with self.lock:
+            waiter.aside = True
+            self._aside += 1
+            self._background = None
+            if self._attended or self._finished:
+                self._find_background()
 
     def dismiss(self, run: BaseTaskRun[Any]) -> None:
         """The run has ended."""
@@ -563,10 +597,13 @@ class Supervisor:
                 waiter.wake()
                 if self.driving is waiter:
                     self.wake()
+            if self._spare is not None:
+                self._spare.wake()
 
-    def _run_background(self, waiter: Waiter) -> None:
+    def _run_background(self, waiter: _Background) -> None:
+        waiter.thread = get_ident()
         try:
-            while True:
+            while waiter is self._background or self._stand_by(waiter):
                 with self.lock:
                     if not self._attended and not self._finished:
                         self._background = None
@@ -581,6 +618,23 @@ class Supervisor:
         finally:
             if self._background is waiter:
                 self._background = None
+
+    def _stand_by(self, waiter: _Background) -> bool:
+        """A thread that has stepped aside is back: whether it is the background (again), at once or within a moment."""
+        with self.lock:
+            self._aside -= waiter.aside
+            waiter.aside = False
+            if self._background is None and (self._attended or self._finished):  # no other was to be had
+                self._background = waiter
+                return True
+            if self._spare is not None or not self._attended:
+                return False
+            self._spare = waiter
+        waiter.sleep(_waiters.RECHECK)
+        with self.lock:
+            if self._spare is waiter:
+                self._spare = None
+            return self._background is waiter
 
     def attach(self, loop: AbstractEventLoop) -> Callable[[], None]:
         """Let an event loop take the steps while somebody awaits there; returns what ends that."""

@@ -884,6 +884,7 @@ class BaseTaskRun(Generic[R]):
         _notify.unseen.pop(self.name, None)
 
     def _call_back(self, callback: Callable[[BaseTaskRun[R]], object]) -> None:
+        _process.step_aside()
         try:
             callback(self)
         except BaseException as error:

@@ -6,6 +6,7 @@ from time import monotonic, sleep
 
 from woflo import _exceptions, _notify
 from woflo.result import Ok, StoppedFailure
+from woflo.runners import _process
 from woflo.runners._attempt import attempt, current, failure_from
 from woflo.runners.base import BaseTaskRun
 
@@ -75,6 +76,7 @@ class SequentialTaskRun(BaseTaskRun[R]):
             return getattr(_blank, name)
 
     def _start_attempt(self) -> None:
+        _process.step_aside()  # where a run that waited for its inputs is started by whoever learnt of the last one
         while True:
             self._mark_started()
             pause = self._conclude_here(attempt(self))
