@@ -466,6 +466,34 @@ def test_a_failure_that_was_looked_at_is_not_counted(look):
     assert last_line(look) == ""
 
 
+def test_root_causes_and_dependents_are_counted_apart():
+    """One failed input with a thousand dependents is one error in the log, and one line at exit that tells both numbers."""
+    done = script(
+        UNSEEN.format(body="@woflo.task\ndef child(value): pass\nfirst = bad()\nfor _ in range(1000): child(first)")
+    )
+    errors = [line for line in done.stderr.splitlines() if "| ERROR" in line]
+    assert len(errors) == 2, done.stderr
+    assert "bad-1 (" in errors[0]
+    assert (
+        "1 failed run that nobody looked at: bad-1; 1000 more did not run because an input failed: child-" in errors[1]
+    )
+    assert "(990 more)" in errors[1]
+
+
+def test_dependents_are_logged_on_request():
+    """WOFLO_LOG=debug tells of each run that did not run, and why."""
+    code = UNSEEN.format(body="@woflo.task\ndef child(value): pass\nchild(bad())")
+    line = next(line for line in script(code, WOFLO_LOG="debug").stderr.splitlines() if "not run, because" in line)
+    assert "DEBUG" in line
+    assert "child-1" in line
+
+
+def test_a_dependent_of_a_stopped_run_is_logged():
+    """A stop is not logged, so what did not run because of it is."""
+    body = "@woflo.task\ndef child(value): pass\nimport time\nrun = woflo.task(time.sleep)(9)\nchild(run)\nrun.stop()"
+    assert "child-1: not run, because its input failed: sleep-1" in script(UNSEEN.format(body=body)).stderr
+
+
 def test_a_success_nobody_looked_at_is_fine():
     """Only failures are counted: fire and forget is no offence."""
     assert script("import woflo\nwoflo.task(len)('abc')\n").stderr == ""

@@ -27,7 +27,6 @@ observers: list[Observation] = []
 listening = verbose  # whether successes and starts interest anybody; failures always do
 
 at_first_log: list[Callable[[], None]] = []  # called when loguru (and with it threading) has been imported
-unseen: dict[str, None] = {}  # the names of failed runs that nobody asked about, in the order of failing
 
 
 class Observation:

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from woflo import _exceptions, _loading, _notify
+from woflo import _exceptions, _loading, _notify, _unseen
 from woflo._exceptions import safe_str, type_name
 from woflo.result import DependencyFailure, Failure, StoppedFailure
 
@@ -185,11 +185,19 @@ def _log(event: Event) -> None:
         )
     elif isinstance(event, ObserverFailed):
         _write("ERROR", f"{event.name} raised {_one_line(event.error)}; the run does not notice", event)
-    elif isinstance(event, RunEnded) and event.failure is not None and not isinstance(event.failure, StoppedFailure):
+    elif isinstance(event, RunEnded) and event.failure is not None and not _known(event.failure):
         trace = "" if isinstance(event.failure, DependencyFailure) else event.failure.traceback
         _write("ERROR", f"{_whole(event.failure)}\n{trace}".rstrip(), event)
     elif _notify.verbose:
         _write("DEBUG", _told(event), event)
+
+
+def _known(failure: Failure) -> bool:
+    """Whether an error line would tell nothing new: a stop was asked for, and the root causes have been logged themselves."""
+    if isinstance(failure, DependencyFailure):
+        roots = failure.root_causes()
+        return bool(roots) and not any(isinstance(root, StoppedFailure) for root in roots)
+    return isinstance(failure, StoppedFailure)
 
 
 def _whole(failure: Failure) -> str:
@@ -198,6 +206,8 @@ def _whole(failure: Failure) -> str:
 
 def _told(event: Event) -> str:
     if isinstance(event, RunEnded):
+        if isinstance(event.failure, DependencyFailure):
+            return _whole(event.failure)
         how = "ended" if event.failure is None else "was stopped"
         return f"{event.run} {how} after {event.seconds:.3f} s"
     if isinstance(event, RunStarted):
@@ -245,14 +255,12 @@ def _last_resort(text: str) -> None:
 
 def report_unseen() -> None:
     """One line that counts the failures that nobody looked at; called when the process ends."""
-    if not _notify.unseen:
-        return
-    runs = list(_notify.unseen)
-    _notify.unseen.clear()
-    shown = ", ".join(runs[:10]) + (f", … ({len(runs) - 10} more)" if len(runs) > 10 else "")
-    from loguru import logger
+    text = _unseen.report()
+    _unseen.forget()
+    if text:
+        from loguru import logger
 
-    logger.error("{}", f"woflo: {len(runs)} failed run{'s' * (len(runs) != 1)} that nobody looked at: {shown}")
+        logger.error("{}", f"woflo: {text}")
 
 
 def warn(text: str) -> None:

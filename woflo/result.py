@@ -122,7 +122,8 @@ class Failure(Exception):
 
     def __reduce__(self) -> tuple[Callable[..., Failure], tuple[object, ...]]:
         cause = self.__cause__
-        state = {name: value for name, value in vars(self).items() if name != "_raised_from"}  # a traceback
+        own = {"_raised_from", "_unseen"}  # this process's
+        state = {name: value for name, value in vars(self).items() if name not in own}
         return _restore, (type(self), state, None if cause is None else _exceptions.record(cause))
 
 

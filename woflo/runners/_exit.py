@@ -13,7 +13,7 @@ import os
 import sys
 from time import monotonic
 
-from woflo import _notify
+from woflo import _unseen
 from woflo.result import StoppedFailure
 from woflo.runners import _attempt, _process, _waiters
 
@@ -70,7 +70,7 @@ def _at_exit() -> None:
 
 
 def _report() -> None:
-    if _notify.unseen:
+    if _unseen.count:
         from woflo import events
 
         events.report_unseen()

@@ -12,7 +12,7 @@ from _thread import RLock
 from collections import deque
 from contextvars import ContextVar
 
-from woflo import _notify
+from woflo import _notify, _unseen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,6 +108,6 @@ def _start_anew() -> None:
     _kept.append(live)
     live = set()
     waiting_hooks.clear()
-    _notify.unseen.clear()
+    _unseen.forget()
     for forget in _on_fork:
         forget()

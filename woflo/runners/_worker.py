@@ -15,7 +15,7 @@ import os
 import stat
 import sys
 
-from woflo import _exceptions, _notify
+from woflo import _exceptions, _notify, _unseen
 from woflo.errors import TaskStopped
 from woflo.result import StoppedFailure
 from woflo.runners import _attempt, _process, _shipping, _supervisor
@@ -383,7 +383,7 @@ def leave() -> NoReturn:
             except BaseException:  # noqa: S112 - the result is sent; somebody else's clean-up can't change it
                 continue
         flush()
-    if _notify.unseen:
+    if _unseen.count:
         from woflo import events
 
         events.report_unseen()

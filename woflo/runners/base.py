@@ -16,7 +16,7 @@ from contextvars import copy_context
 from itertools import count
 from time import monotonic
 
-from woflo import _exceptions, _notify, _retry
+from woflo import _exceptions, _notify, _retry, _unseen
 from woflo.errors import UsageError, WaitTimeout
 from woflo.result import DependencyFailure, Failure, Ok, StoppedFailure, TaskFailure, TimeoutFailure, WorkerFailure
 from woflo.runners import _process, _waiters
@@ -249,8 +249,8 @@ class BaseTaskRun(Generic[R]):
         if self._result is None and not self._wait(timeout):
             raise WaitTimeout(self.name, timeout or 0.0)
         result = self._result
-        if _notify.unseen and not result:
-            self._seen()
+        if _unseen.count and not result:
+            _unseen.seen(result)  # type: ignore[arg-type]
         return result  # type: ignore[return-value]
 
     def get_result(self, timeout: float | None = None, raise_exceptions: bool = True) -> R:
@@ -530,6 +530,8 @@ class BaseTaskRun(Generic[R]):
                 return
             if self._started:
                 self._ended = monotonic()
+            if not result and not isinstance(result, StoppedFailure):
+                _unseen.add(result, self.name)
             self._result = result
         if self._clock is not None:
             self._disarm()
@@ -542,7 +544,6 @@ class BaseTaskRun(Generic[R]):
                 if _notify.listening:
                     _notify.ended(self, None if result else result)
             else:
-                _notify.unseen[self.name] = None
                 _notify.ended(self, result)
         finally:
             self._tell_all()
@@ -849,8 +850,6 @@ class BaseTaskRun(Generic[R]):
         self._wanted = ()
         failures = {one.name: one._result for one in inputs if not one._result}
         if failures:
-            for one in inputs:
-                one._seen()
             self._settle(self._named(DependencyFailure(failures)))  # type: ignore[arg-type]
             return
         from woflo.runners import _inputs
@@ -878,10 +877,6 @@ class BaseTaskRun(Generic[R]):
         if "_raised_from" not in state:
             state["_raised_from"] = error.__traceback__
         return error.with_traceback(state["_raised_from"])
-
-    def _seen(self) -> None:
-        """Somebody has asked: a failure need not be reported at the end."""
-        _notify.unseen.pop(self.name, None)
 
     def _call_back(self, callback: Callable[[BaseTaskRun[R]], object]) -> None:
         _process.step_aside()
