@@ -22,7 +22,7 @@ from time import monotonic
 from types import CoroutineType, FunctionType
 from weakref import WeakKeyDictionary
 
-from woflo import _exceptions, _notify
+from woflo import _exceptions, _notify, _unseen
 from woflo._cycles import find_cycle
 from woflo._retry import Policy
 from woflo._scheduler import Cyclic, Scheduler
@@ -378,7 +378,7 @@ class Drive:
         if result.__class__ is Ok:
             self.values[number] = result.value
         else:
-            _notify.unseen.pop(result.run, None)  # the engine reports it
+            _unseen.seen(result)  # the engine reports it
             self.failures[number] = result
 
     def _end(self, number: int) -> None:

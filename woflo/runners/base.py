@@ -250,7 +250,7 @@ class BaseTaskRun(Generic[R]):
             raise WaitTimeout(self.name, timeout or 0.0)
         result = self._result
         if _unseen.count and not result:
-            _unseen.seen(result)  # type: ignore[arg-type]
+            _unseen.seen(result)
         return result  # type: ignore[return-value]
 
     def get_result(self, timeout: float | None = None, raise_exceptions: bool = True) -> R:
