@@ -6,7 +6,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PEERS = ("multiprocess", "tenacity", "pebble", "loky", "joblib", "mpire", "anyio", "brei", "asynciojobs")
+PEERS = ("multiprocess", "tenacity", "pebble", "loky", "joblib", "mpire", "anyio", "brei", "asynciojobs", "dask")
 
 
 def describe() -> dict[str, str]:

@@ -7,7 +7,6 @@ from benchmarks._harness import Outcome
 from benchmarks._rows import Goal, Row
 
 TIMES = "\N{MULTIPLICATION SIGN}"
-OURS = ("woflo", "woflo gather", "woflo grace 0", "woflo spawn")
 NOTHING = "\N{EN DASH}"  # in the place of a figure
 
 
@@ -51,9 +50,9 @@ def summary(outcomes: list[Outcome]) -> str:
         others = "" if is_ours_alone(row) else "; ".join(
             f"{name} {number(median(figures.values))}"
             for name, figures in outcome.figures.items()
-            if figures.values and name not in OURS
+            if figures.values and not is_ours(name)
         )  # fmt: skip
-        for goal in row.goals or [Goal(next(name for name in outcome.figures if name in OURS), 0, of=row.reference)]:
+        for goal in row.goals or [Goal(next(name for name in outcome.figures if is_ours(name)), 0, of=row.reference)]:
             values = outcome.figures[goal.who].values
             table.append(
                 [
@@ -69,9 +68,14 @@ def summary(outcomes: list[Outcome]) -> str:
     return markdown(table) + "\n"
 
 
+def is_ours(name: str) -> bool:
+    """Tell whether a contestant is this woflo, in whichever form."""
+    return name.startswith("woflo") and not name.startswith("woflo 0.8")
+
+
 def is_ours_alone(row: Row) -> bool:
     """Tell whether the row compares parts of woflo, not woflo with others."""
-    return row.one_interpreter or not any(contestant.name in OURS for contestant in row.contestants)
+    return row.one_interpreter or not any(is_ours(contestant.name) for contestant in row.contestants)
 
 
 def as_json(outcomes: list[Outcome]) -> list[dict[str, Any]]:

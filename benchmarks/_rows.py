@@ -51,6 +51,19 @@ def names(*listed: str) -> tuple[Contestant, ...]:
     return tuple(Contestant(name, upstream=name.startswith("woflo 0.8")) for name in listed)
 
 
+def shaped(shape: str, *listed: str, size: int = 0, label: str = "") -> tuple[Contestant, ...]:
+    """Contestants of `graphs`, which are told the shape of the graph too; `label` follows the name in the table."""
+    return tuple(Contestant(name + label, f"{name} {shape}", size=size) for name in listed)
+
+
+def sized(shape: str) -> tuple[Contestant, ...]:
+    """Woflo and what it is compared with, at a hundredth and at a tenth of the row's size."""
+    return (
+        *shaped(shape, "graphlib", "woflo", size=1_000, label=", 1 k"),
+        *shaped(shape, "graphlib", "woflo", size=10_000, label=", 10 k"),
+    )
+
+
 PROCESS_PEERS = (
     *names("raw", "woflo", "raw bare", "raw all", "Process", "multiprocess", "mp.Pool", "pebble"),
     Contestant("pebble pool", size=40, quick=20),  # 50 ms a task
@@ -64,6 +77,8 @@ STEPS = names(
 STOP_PEERS = names("SIGKILL", "woflo", "woflo grace 0", "Process", "pebble", "loky", "woflo 0.8")
 RUNNERS = names("fork", "thread", "async", "sequential")
 SPAWN = Contestant("spawn", size=30, quick=10)
+SHAPES = ("layered", "chain", "tree", "independent")
+SIZED = (Goal("woflo, 1 k", 1.5, of="graphlib, 1 k"), Goal("woflo, 10 k", 1.5, of="graphlib, 10 k"))
 
 ROWS = (
     Row(
@@ -122,6 +137,15 @@ ROWS = (
         (Goal("woflo", 1.25, of="task"),), "task", size=10_000, quick=2_000,
     ),
     Row(
+        "11g", "… in a graph, layered: build + run, per node", "µs", "graphs", "coroutines",
+        (*shaped("layered", "tasks", "woflo", "asynciojobs"), *shaped("layered", "brei", size=1_000, label=", 1 k")),
+        (), "tasks", size=10_000, quick=1_000,
+    ),
+    Row(
+        "11i", "… in a graph, independent", "µs", "graphs", "coroutines",
+        shaped("independent", "tasks", "woflo", "asynciojobs", "brei"), (), "tasks", size=10_000, quick=1_000,
+    ),
+    Row(
         "12", "sequential run and its result", "µs", "sequential", "each",
         (
             *names("slots", "woflo", "Future", "woflo 0.8"),
@@ -130,6 +154,74 @@ ROWS = (
         ),
         (Goal("woflo", 0.8, "absolute"), Goal("woflo", 0.25, of="woflo 0.8")),
         "woflo 0.8", size=100_000, quick=20_000,
+    ),
+    Row(
+        "13", "graph in process, layered: build + run, per node", "µs", "graphs", "in_process",
+        (
+            *shaped("layered", "graphlib", "woflo", "by hand"),
+            *sized("layered"),
+            *shaped("layered", "asynciojobs", "dask.get", "brei", size=10_000, label=", 10 k"),
+        ),
+        (Goal("woflo", 1.5, of="graphlib"), *SIZED), "graphlib", size=100_000, quick=1_000,
+    ),
+    *(
+        Row(
+            key, f"… {shape}", "µs", "graphs", "in_process",
+            (
+                *shaped(shape, "graphlib", "woflo", "by hand"),
+                *sized(shape),
+                *shaped(shape, "asynciojobs", "dask.get", "brei", size=1_000, label=", 1 k"),
+            ),
+            (Goal("woflo", 1.5, of="graphlib"),), "graphlib", size=100_000, quick=1_000, repeat=3,
+        )
+        for key, shape in (("13c", "chain"), ("13t", "tree"), ("13i", "independent"))
+    ),
+    Row(
+        "13n", "… of a million nodes", "µs", "graphs", "in_process",
+        (
+            *shaped("layered", "graphlib"),
+            *(
+                contestant
+                for shape in SHAPES
+                for contestant in (
+                    *shaped(shape, "woflo", label=f" {shape}"),
+                    *shaped(shape, "woflo", size=10_000, label=f" {shape}, 10 k"),
+                )
+            ),
+        ),
+        (
+            Goal("woflo layered", 1.5, of="graphlib"),
+            *(Goal(f"woflo {shape}", 1.5, of=f"woflo {shape}, 10 k") for shape in SHAPES),
+        ),
+        size=1_000_000, quick=5_000, repeat=2,
+    ),
+    Row(
+        "13b", "… memory at the peak, allocated, per node", "bytes", "graphs", "allocated",
+        (
+            *(contestant for shape in SHAPES for contestant in shaped(shape, "woflo", label=f" {shape}")),
+            *(
+                Contestant(f"woflo {shape}, resident", f"woflo {shape}", measure="resident") for shape in SHAPES
+            ),
+            *shaped("layered", "graphlib"),
+        ),
+        tuple(Goal(f"woflo {shape}", 500, "absolute") for shape in SHAPES), size=100_000, quick=1_000, repeat=1,
+    ),
+    Row(
+        "16", "graph on threads, layered: build + run, per node", "µs", "graphs", "threads",
+        (
+            *shaped("layered", "ThreadPoolExecutor", "woflo", "dask.threaded"),
+            *shaped("layered", "ThreadPoolExecutor", "woflo", size=1_000, label=", 1 k"),
+            *shaped("layered", "ThreadPoolExecutor", "woflo", size=100_000, label=", 100 k"),
+        ),
+        (Goal("woflo", 0.5, of="ThreadPoolExecutor"),), "ThreadPoolExecutor", size=10_000, quick=1_000,
+    ),
+    *(
+        Row(
+            key, f"… {shape}", "µs", "graphs", "threads",
+            shaped(shape, "ThreadPoolExecutor", "woflo", "dask.threaded"),
+            (Goal("woflo", limit, of="ThreadPoolExecutor"),), "ThreadPoolExecutor", size=10_000, quick=1_000,
+        )
+        for key, shape, limit in (("16c", "chain", 0.1), ("16t", "tree", 0.5), ("16i", "independent", 0.5))
     ),
     Row(
         "22", "import over bare Python", "ms", "startup", "imports",
