@@ -10,6 +10,7 @@ from _thread import _local, allocate_lock, get_ident
 from collections import deque
 from time import monotonic
 
+from woflo.errors import UsageError
 from woflo.runners import _process
 
 TYPE_CHECKING = False
@@ -76,6 +77,29 @@ class AsyncWaiter:
     def _set(self) -> None:
         if not self.future.done():
             self.future.set_result(None)
+
+
+def deadline(timeout: float | None) -> float | None:
+    """When a wait of so many seconds ends (monotonic); None: never.
+
+    Raises:
+        UsageError: it is no number of seconds.
+    """
+    if timeout is None:
+        return None
+    return monotonic() + seconds("timeout", timeout, ", or None")
+
+
+def seconds(name: str, value: Any, otherwise: str = "") -> float:
+    """An argument that is a time: any real number from 0 up, numpy's too.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    number = hasattr(value, "__float__") and not isinstance(value, bool)
+    if not number or not float(value) >= 0:
+        raise UsageError(f"{name} must be seconds from 0 up{otherwise}, not {value!r}")
+    return float(value)
 
 
 def block(waiter: Waiter, deadline: float | None, pump: bool, look: Callable[[], object]) -> None:

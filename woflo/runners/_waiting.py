@@ -53,7 +53,7 @@ def wait(runs: Iterable[BaseTaskRun[Any]], timeout: float | None = None) -> bool
     Returns whether all have.
 
     Raises:
-        UsageError: something among them is no TaskRun.
+        UsageError: something among them is no TaskRun, or `timeout` is no number of seconds.
     """
     try:
         for _ in as_completed(runs, timeout):
@@ -74,13 +74,15 @@ def as_completed(runs: Iterable[BaseTaskRun[R]], timeout: float | None = None) -
 
     Raises:
         WaitTimeout: time is up; the runs go on.
-        UsageError: something among them is no TaskRun.
+        UsageError: something among them is no TaskRun, or `timeout` is no number of seconds.
     """
+    if timeout is not None:
+        _waiters.seconds("timeout", timeout, ", or None")
     return _completed(list(dict.fromkeys(_checked(runs))), timeout)
 
 
 def _completed(runs: list[BaseTaskRun[R]], timeout: float | None) -> Iterator[BaseTaskRun[R]]:
-    deadline = None if timeout is None else monotonic() + timeout
+    deadline = _waiters.deadline(timeout)
     collector = _Collector()
     missing: set[BaseTaskRun[R]] = set()
     seen: set[int] = set()
@@ -150,7 +152,7 @@ def gather(*runs: Any, timeout: float | None = None, raise_exceptions: bool = Tr
 
     Raises:
         WaitTimeout: time is up; the runs go on.
-        UsageError: something among them is no TaskRun.
+        UsageError: something among them is no TaskRun, or `timeout` is no number of seconds.
     """
     flat = [run for part in runs for run in _checked(part)]
     for run in as_completed(flat, timeout):

@@ -236,7 +236,8 @@ class BaseTaskRun(Generic[R]):
         """Block until the run has its outcome, at most `timeout` seconds; True if it has one.
 
         Raises:
-            UsageError: the run belongs to another process, or to the event loop of this very thread.
+            UsageError: the run belongs to another process, or to the event loop of this very thread, or `timeout` is
+                no number of seconds.
         """
         return self._result is not None or self._wait(timeout)
 
@@ -299,6 +300,7 @@ class BaseTaskRun(Generic[R]):
         """
         if self._result is not None:
             return
+        grace = _waiters.seconds("grace", grace)
         if self._stopping_in == get_ident():  # super().stop() of a runner's own
             self._ask(grace)
             return
@@ -721,10 +723,10 @@ class BaseTaskRun(Generic[R]):
                 self._waiters.remove(waiter)
 
     def _wait(self, timeout: float | None) -> bool:
+        deadline = _waiters.deadline(timeout)
         self._check_owner()
         self._check_wait()
         _waiters.start_queued()  # a start of this thread's waits for another: those in the queue come first
-        deadline = None if timeout is None else monotonic() + timeout
         try:
             if self._pumped and not _process.waiting_hooks and _process.timers().wait_for(self, deadline):
                 return self._result is not None
