@@ -13,16 +13,12 @@ class _Knot:
     """What is left of a graph when all that lies on no cycle has been taken away."""
 
     def __init__(self, needs: Mapping[int, Sequence[int]]) -> None:
-        self.needs = needs
-        self.users: dict[int, list[int]] = {one: [] for one in needs}
-        self.left_needs = dict.fromkeys(needs, 0)
-        self.left_users = dict.fromkeys(needs, 0)
-        for one, others in needs.items():
-            for other in others:
-                if other in self.users:
-                    self.users[other].append(one)
-                    self.left_needs[one] += 1
-                    self.left_users[other] += 1
+        part = _components(needs)
+        # An edge from one component into another lies on no cycle: a maze between two cycles is not searched.
+        self.needs = {one: [other for other in row if part.get(other) == part[one]] for one, row in needs.items()}
+        self.users = _turned(self.needs)
+        self.left_needs = {one: len(row) for one, row in self.needs.items()}
+        self.left_users = {one: len(row) for one, row in self.users.items()}
         self.alive = set(needs)
         self.take([one for one in needs if not self.left_needs[one] or not self.left_users[one]])
 
@@ -38,19 +34,9 @@ class _Knot:
                 if not self.left_needs[user]:
                     todo.append(user)
             for need in self.needs[gone]:
-                if need in self.left_users:
-                    self.left_users[need] -= 1
-                    if not self.left_users[need]:
-                        todo.append(need)
-
-    def any_cycle(self) -> list[int]:
-        """Some cycle, wherever a walk from the first of what is left ends up; [] if nothing is left."""
-        at: dict[int, int] = {}
-        one = next((one for one in self.needs if one in self.alive), None)
-        while one is not None and one not in at:
-            at[one] = len(at)
-            one = next(need for need in self.needs[one] if need in self.alive)  # there is one, or `take` had taken it
-        return [] if one is None else list(at)[at[one] :]
+                self.left_users[need] -= 1
+                if not self.left_users[need]:
+                    todo.append(need)
 
     def shortest_from(self, start: int, below: int) -> tuple[list[int], int]:
         """The shortest cycle through `start`, if it has fewer than `below` numbers, and how many edges were looked at."""
@@ -74,24 +60,68 @@ class _Knot:
         return way[::-1], looked
 
 
-def find_cycle(needs: Mapping[int, Sequence[int]]) -> list[int]:
-    """The shortest cycle among numbers and what they need, each needing the next; [] if there is none.
+def _components(needs: Mapping[int, Sequence[int]]) -> dict[int, int]:
+    """Number → a number that stands for all those that it needs and that need it, directly or not.
 
-    Breadth first from each number, those of the first cycle that is met before all others; one that is done with is taken
-    away, and with it whatever then lies on no cycle any more. After `_BUDGET` edges the shortest cycle so far is the answer.
+    Source: Kosaraju's algorithm (M. Sharir, 1981): the walk back along the edges, from whatever a walk along them left last.
+    """
+    left: list[int] = []
+    seen: set[int] = set()
+    for root in needs:
+        if root in seen:
+            continue
+        seen.add(root)
+        way = [(root, iter(needs[root]))]
+        while way:
+            one, rest = way[-1]
+            for other in rest:
+                if other in needs and other not in seen:
+                    seen.add(other)
+                    way.append((other, iter(needs[other])))
+                    break
+            else:
+                way.pop()
+                left.append(one)
+    users = _turned(needs)
+    found: dict[int, int] = {}
+    for root in reversed(left):
+        todo = [root]
+        while todo:
+            one = todo.pop()
+            if one not in found:
+                found[one] = root
+                todo.extend(users[one])
+    return found
+
+
+def _turned(needs: Mapping[int, Sequence[int]]) -> dict[int, list[int]]:
+    """Who needs each."""
+    users: dict[int, list[int]] = {one: [] for one in needs}
+    for one, others in needs.items():
+        for other in others:
+            if other in users:
+                users[other].append(one)
+    return users
+
+
+def find_cycle(needs: Mapping[int, Sequence[int]]) -> list[int]:
+    """A shortest cycle among numbers and what they need, each needing the next; [] if there is none.
+
+    Breadth first from each number; one that is done with is taken away, and with it whatever then lies on no cycle
+    any more. After `_BUDGET` edges the shortest cycle so far is the answer.
 
     >>> find_cycle({1: [2], 2: [3], 3: [1, 2]})
     [2, 3]
     """
     knot = _Knot(needs)
-    best = knot.any_cycle()
+    best: list[int] = []
     budget = _BUDGET
-    for start in (*best, *needs):
-        if len(best) < 2 or budget < 0:
-            break
+    for start in needs:
         if start in knot.alive:
-            found, looked = knot.shortest_from(start, len(best))
+            found, looked = knot.shortest_from(start, len(best) if best else len(needs) + 1)
             best = found or best
             budget -= looked
+            if len(best) == 1 or budget < 0:
+                break
             knot.take([start])
     return best
