@@ -154,6 +154,155 @@ def test_the_task_starts_without_an_await():
     assert in_loop(main) == "released"
 
 
+def test_runs_begin_in_the_order_of_the_calls():
+    """Runs, asyncio tasks and callbacks of a loop take their first steps in the order in which they were made."""
+    order = []
+
+    @task
+    async def note(number):
+        order.append(number)
+
+    async def plain(number):
+        order.append(number)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        kept = [note(0), note(1), note(2), loop.create_task(plain(3)), note(4), note(5)]
+        loop.call_soon(order.append, 6)
+        kept += [note(7), note(8)]
+        assert order == [], "nothing begins within the call"
+        await asyncio.sleep(0)
+        assert order == list(range(9))
+        return [run.state for run in kept if isinstance(run, AsyncTaskRun)]
+
+    assert in_loop(main) == ["succeeded"] * 7
+
+
+def eager(loop, coroutine, **options):
+    return asyncio.Task(coroutine, loop=loop, **options)
+
+
+@pytest.mark.parametrize("kind", ["debug", "factory", "own queue"])
+def test_on_loops_of_other_kinds(kind):
+    """A loop in debug mode, with a task factory, or with a queue of its own carries runs as well."""
+
+    class Loop(asyncio.SelectorEventLoop):
+        def call_soon(self, callback, *args, context=None):
+            return super().call_soon(callback, *args, context=context)
+
+    async def main():
+        runs = [where() for _ in range(5)]
+        return {await run for run in runs}
+
+    loop = Loop() if kind == "own queue" else asyncio.new_event_loop()
+    loop.set_debug(kind == "debug")
+    if kind == "factory":
+        loop.set_task_factory(eager)
+    try:
+        assert loop.run_until_complete(main()) == {(threading.get_ident(), id(loop))}
+    finally:
+        loop.close()
+
+
+def test_its_own_asyncio_task_and_context():
+    """Each run has an asyncio task of its own from its first step on: time limits inside of it end it alone."""
+
+    @task
+    async def limited(limit):
+        job = asyncio.current_task()
+        assert woflo.current_run() is not None
+        try:
+            async with asyncio.timeout(limit):
+                await asyncio.Event().wait()
+        except TimeoutError:
+            return job, asyncio.current_task()
+
+    async def main():
+        mine = asyncio.current_task()
+        pairs = [await run for run in [limited(0) for _ in range(5)]]
+        assert all(first is second for first, second in pairs)
+        return len({first for first, _ in pairs} | {mine})
+
+    assert in_loop(main) == 6
+
+
+def test_stopped_before_its_first_step():
+    """Runs that are stopped before their turn never run; those called before and after them do."""
+    ran = []
+
+    @task
+    async def note(number):
+        ran.append(number)
+
+    async def main():
+        runs = [note(number) for number in range(5)]
+        for run in runs[:4:3]:
+            run.stop(wait=False)
+        for run in runs:
+            await asyncio.wait([asyncio.ensure_future(run)])
+        return [run.state for run in runs]
+
+    states = in_loop(main)
+    assert states == ["stopped", "succeeded", "succeeded", "stopped", "succeeded"]
+    assert ran == [1, 2, 4]
+
+
+def test_stopping_itself_in_its_first_step():
+    """A run may stop itself: it ends at its next await."""
+
+    @task
+    async def give_up():
+        woflo.current_run().stop(wait=False)
+        await asyncio.sleep(PATIENCE)
+
+    async def main():
+        runs = [give_up() for _ in range(3)]
+        for run in runs:
+            with pytest.raises(StoppedFailure):
+                await run
+
+    in_loop(main)
+
+
+def test_a_generator_exit_of_its_own():
+    """A coroutine that raises GeneratorExit by itself has failed, at its first step as well as later."""
+
+    @task
+    async def odd(wait):
+        if wait:
+            await asyncio.sleep(0)
+        raise GeneratorExit
+
+    async def main():
+        for run in [odd(False), odd(False), odd(True), odd(True)]:
+            with pytest.raises(woflo.TaskFailure):
+                await run
+
+    in_loop(main)
+
+
+def test_nobody_keeps_what_it_was_called_with():
+    """A finished run that is kept holds neither its arguments nor its asyncio task."""
+    gone = []
+
+    class Argument:
+        def __del__(self):
+            gone.append(1)
+
+    async def main():
+        runs = [give_async(Argument()) for _ in range(3)]
+        for run in runs:
+            await run
+        gc.collect()
+        return runs, len(gone)
+
+    @task
+    async def give_async(_argument):
+        return None
+
+    assert in_loop(main)[1] == 3
+
+
 def test_from_another_thread():
     """A run on somebody's loop can be waited for from other threads."""
 

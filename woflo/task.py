@@ -40,14 +40,14 @@ __all__ = ["Task", "ref", "task", "use"]
 _PLAIN = _inputs.PLAIN
 _COROUTINE, _GENERATOR, _ASYNC_GENERATOR = 0x80, 0x20, 0x200  # inspect.CO_COROUTINE…; inspect costs 8 ms
 _RUNNERS = {
-    "fork": ("multiprocess", "fork"),
-    "spawn": ("multiprocess", "spawn"),
-    "thread": ("thread", "ThreadTaskRun"),
-    "async": ("asynchronous", "AsyncTaskRun"),
-    "sequential": ("sequential", "SequentialTaskRun"),
+    "fork": "MultiprocessTaskRun",
+    "spawn": "MultiprocessTaskRun",
+    "thread": "ThreadTaskRun",
+    "async": "AsyncTaskRun",
+    "sequential": "SequentialTaskRun",
 }
 _numbers: dict[str, Iterator[int]] = {}  # of the runs, by the task's name: so a run's name is its own in this process
-_made: dict[str, Runner] = {}  # by their names in WOFLO_RUNNER
+_made: dict[Any, Runner] = {}  # by their names as the environment holds them
 
 
 class Task(Generic[P, R, V]):
@@ -70,6 +70,7 @@ class Task(Generic[P, R, V]):
     timeout: float | None
     runner: Runner | None
     is_async: bool
+    usual: str  # the runner that it gets if nobody says one
     simple: bool  # no retries and no time-out: a runner may take its straight way
     numbers: Iterator[int]  # of the runs of this name
 
@@ -92,6 +93,7 @@ class Task(Generic[P, R, V]):
             timeout=timeout,
             runner=runner,
             is_async=is_async,
+            usual="async" if is_async else "process",
             simple=policy.retries == 0 and timeout is None,
             numbers=_numbers.setdefault(name, count(1)),
         )
@@ -119,7 +121,8 @@ class Task(Generic[P, R, V]):
         else:
             if kwargs:
                 inputs = _inputs.find((), kwargs)
-        return (self.runner or _runner_for(self)).submit(self, args, kwargs, inputs)
+        runner = self.runner or chosen.get() or _made.get(_environ.get(_NAME) or self.usual) or _named(self)
+        return runner.submit(self, args, kwargs, inputs)
 
     def _where(self, default: Runner | None) -> Runner:
         """The runner of a call that is made for a graph: the task's own, the graph's, or what a plain call would get."""
@@ -401,50 +404,35 @@ def _close(name: str, known: Any) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _runner_for(one: Task[..., Any]) -> Runner:
-    """Where a task runs that doesn't say it itself: `use`, WOFLO_RUNNER, the default."""
-    runner = chosen.get()
-    if runner is not None:
-        return runner
-    name = _environment("WOFLO_RUNNER") or ("async" if one.is_async else "process")
-    found = _made.get(name)
-    return found if found is not None else _named(name)
-
-
-def _environment(name: str) -> str | None:
-    """`os.environ.get(name)`, which costs 0.6 µs, more than everything else about a call."""
-    if _environ is None:
-        return os.environ.get(name)
-    value = _environ.get(name.encode())
-    return None if value is None else os.fsdecode(value)
-
-
-_environ: Any = getattr(os.environ, "_data", None) if os.name == "posix" else None  # the dict behind it, bytes to bytes
-
-
-def _named(name: str) -> Runner:
-    """The runner of a name in WOFLO_RUNNER.
+def _named(one: Task[..., Any]) -> Runner:
+    """Where a task runs that doesn't say it itself and no `use` does: WOFLO_RUNNER, else the usual place.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: WOFLO_RUNNER names no runner.
     """
     from woflo import runners
 
+    key = _environ.get(_NAME) or one.usual
+    name = os.fsdecode(key)
+    found: Runner
     if name == "process":
-        _made[name] = runners.MultiprocessTaskRun
-        return runners.MultiprocessTaskRun
-    if name not in _RUNNERS:
+        found = runners.MultiprocessTaskRun
+    elif name not in _RUNNERS:
         raise UsageError(
             f"WOFLO_RUNNER={name!r} names no runner{_close(name, _RUNNERS)}; there are {', '.join(_RUNNERS)}"
         )
-    attribute = _RUNNERS[name][1]
-    if attribute in {"fork", "spawn"}:
-        kind = runners.ForkProcess if attribute == "fork" else runners.SpawnProcess
-        found: Runner = runners.MultiprocessTaskRun.using(process_type=kind)
+    elif name in {"fork", "spawn"}:
+        kind = runners.ForkProcess if name == "fork" else runners.SpawnProcess
+        found = runners.MultiprocessTaskRun.using(process_type=kind)
     else:
-        found = getattr(runners, attribute)
-    _made[name] = found
+        found = getattr(runners, _RUNNERS[name])
+    _made[key] = found
     return found
+
+
+# The dict behind `os.environ`, bytes to bytes: asking itself costs 0.6 µs, more than everything else about a call.
+_environ: Any = getattr(os.environ, "_data", os.environ) if os.name == "posix" else os.environ
+_NAME: Any = "WOFLO_RUNNER" if _environ is os.environ else b"WOFLO_RUNNER"
 
 
 def use(runner: Runner) -> _Use:

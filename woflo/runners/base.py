@@ -341,7 +341,10 @@ class BaseTaskRun(Generic[R]):
 
     def __await__(self) -> Generator[Any, None, R]:
         """Wait without blocking the event loop. Cancelling the waiter leaves the run alone."""
-        if self._result is None:
+        result = self._result
+        if result.__class__ is Ok:
+            return result.value
+        if result is None:
             self._check_owner()
             from asyncio import get_running_loop
 
