@@ -108,12 +108,12 @@ def late(run: BaseTaskRun[Any], elapsed: float, where: tuple[_exceptions.Place, 
 
 def failure_from(run: BaseTaskRun[Any], error: BaseException) -> Failure:
     """The failure that an exception out of the task is; woflo's frames are cut off its traceback."""
-    tb = _exceptions.skip_ours(error.__traceback__)
-    if isinstance(error, TaskFailure) and not error.run:
-        return run._named(error.with_traceback(tb))
     asked = run._stop_asked or run._timed_out >= run.attempt
     if asked and (isinstance(error, TaskStopped) or type(error).__name__ == "CancelledError"):
         return run._named(StoppedFailure("stopped"))
+    tb = _exceptions.skip_ours(error.__traceback__)
+    if isinstance(error, TaskFailure) and not error.run:
+        return run._named(error.with_traceback(tb))
     text = _exceptions.safe_str(error)
     name = _exceptions.type_name(type(error))
     failure = TaskFailure(f"{name}: {text}" if text else name)

@@ -149,23 +149,27 @@ class Worker:
 
     def end(self, grace: float) -> None:
         """SIGTERM to the group now, SIGKILL after `grace` seconds."""
-        from woflo.runners import _supervisor
-
-        supervisor = _supervisor.get()
-
-        def kill() -> None:
-            with supervisor.lock:
-                if not self.gone:
-                    self.strays |= set(strays(self.pid))
-                self.signal(_signal.SIGKILL)
-
+        supervisor = _process.timers()
         with supervisor.lock:
+            if self.gone:
+                return
+            found = strays(self.pid)  # first: whose parent has ended is nobody's descendant any more
+            if grace > 0:
+                self.signal(_signal.SIGTERM)
+                self.signal(_signal.SIGCONT)  # a stopped process takes no SIGTERM
+            else:
+                self.signal(_signal.SIGKILL)
+            if found:
+                self.strays.update(found)
+        if grace > 0:
+            self.killer = supervisor.call_later(grace, self._kill)
+
+    def _kill(self) -> None:
+        """The grace is over."""
+        with _process.timers().lock:
             if not self.gone:
                 self.strays.update(strays(self.pid))
-            self.signal(_signal.SIGTERM if grace > 0 else _signal.SIGKILL)
-            self.signal(_signal.SIGCONT)  # a stopped process takes no SIGTERM
-        if grace > 0:
-            self.killer = supervisor.call_later(grace, kill)
+                self.signal(_signal.SIGKILL)
 
     def overdue(self) -> None:
         """The attempt's time is up."""
@@ -186,9 +190,12 @@ def strays(pid: int) -> list[int]:
         try:
             fd = os.open(f"/proc/{parent}/task/{parent}/children", os.O_RDONLY)  # half the price of open()
             try:
-                children = [int(number) for number in os.read(fd, 65536).split()]
+                numbers = os.read(fd, 65536)
             finally:
                 os.close(fd)
+            if not numbers:
+                continue
+            children = [int(number) for number in numbers.split()]
             found.extend(child for child in children if os.getpgid(child) != pid)
         except (OSError, ValueError):  # ended while we looked
             continue

@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import sys
 from array import array
+from marshal import dumps as dumps_plain
+from marshal import loads as loads_plain
 
 from woflo import _exceptions
 from woflo.errors import UsageError
@@ -213,8 +215,11 @@ def send_result(channel: socket, result: Result[Any], places: tuple[_exceptions.
             _send_pickled(channel, OK, value)
         except BaseException as error:
             _send_pickled(channel, FAILURE, _unpicklable(value, error))
-    elif type(result) is StoppedFailure:
-        _send_pickled(channel, STOPPED, places)
+    elif type(result) is StoppedFailure:  # the quickest way: somebody waits for this process to end
+        body = dumps_plain(places)
+        if len(body) > INLINE_BYTES:
+            body = dumps_plain(places[-1:])
+        channel.sendall(STOPPED + len(body).to_bytes(8, "little") + body)
     else:
         try:
             _send_pickled(channel, FAILURE, result)
@@ -327,6 +332,8 @@ def load_result(kind: bytes, body: bytes, file: int | None) -> tuple[bytes, Any]
     Raises:
         BaseException: whatever the value's own classes raise while they are rebuilt.
     """
+    if kind == STOPPED:
+        return kind, loads_plain(body)  # noqa: S302 - from our own worker, as the pickles are
     if file is None:
         return kind, loads(body) if body else None
     os.lseek(file, 0, os.SEEK_SET)  # the position is shared with the worker that wrote it

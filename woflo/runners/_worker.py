@@ -250,7 +250,8 @@ def _on_term(_number: int, frame: FrameType | None) -> None:
         _run._stop_asked = True
     if _armed:
         _armed = False
-        _places = _exceptions.stack(frame)
+        if _run is not None and _run.task.timeout is not None:  # else nobody asks where it was
+            _places = _exceptions.stack(frame)
         raise TaskStopped
 
 

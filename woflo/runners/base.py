@@ -56,6 +56,7 @@ class BaseTaskRun(Generic[R]):
     _pumped: ClassVar[bool] = False  # whether waiting for such a run drives the supervisor
     _in_place: ClassVar[bool] = False  # whether a run has ended when its call returns
     _keeps_time: ClassVar[bool] = False  # whether the runner itself acts on the task's time-out
+    _stops: ClassVar[tuple[Any, ...]] = ()  # the classes' own `stop`, the most derived first
     max_running: ClassVar[int | None] = None  # at most so many at once; None: max(32, 4 × cores)
 
     # Slots, all of them set at once, and no `__getattr__`: six times as fast to make as with a dict, and a fork
@@ -144,8 +145,9 @@ class BaseTaskRun(Generic[R]):
         super().__init_subclass__(**kwargs)
         hook = cls.__dict__.get("stop")
         if hook is not None:  # the runner's own stop() becomes the part of ours that it can do
-            cls._interrupt = hook  # type: ignore[method-assign]
+            cls._interrupt = hook  # type: ignore[attr-defined]
             del cls.stop
+        cls._stops = tuple(vars(one)["_interrupt"] for one in cls.__mro__[:-1] if "_interrupt" in vars(one))
 
     # ------------------------------------------------------------------ what a runner writes and calls
 
@@ -644,17 +646,15 @@ class BaseTaskRun(Generic[R]):
 
     # ------------------------------------------------------------------ ending by force
 
-    def _interrupt(self, grace: float) -> None:
-        """Ask what was started to end; a runner's own `stop`. Nothing by default: see `stop_requested()`."""
-
     def _end(self, grace: float) -> None:
         """Ask the running attempt to end; after the grace it is abandoned, whatever it does."""
-        self._hooks = [vars(cls)["_interrupt"] for cls in type(self).__mro__ if "_interrupt" in vars(cls)]
-        before, self._stopping_in = self._stopping_in, get_ident()
-        try:
-            self._ask(grace)
-        finally:
-            self._stopping_in = before
+        if self._stops:
+            self._hooks = list(self._stops)
+            before, self._stopping_in = self._stopping_in, get_ident()
+            try:
+                self._ask(grace)
+            finally:
+                self._stopping_in = before
         self._end_attempt(grace)
 
     def _end_attempt(self, grace: float) -> None:

@@ -176,8 +176,11 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
                 )
                 if isinstance(result, Failure):
                     result.message += f"; processes that left its group live on: pid {numbers}"
-        if not self._stop_asked:  # else `stop` wants to see it gone
+        if not self._stop_asked:
             self._worker = None
+        elif isinstance(result, StoppedFailure):  # `stop` wants to see it gone, and there is no further attempt
+            self._settle(result)
+            return
         self.finish(result)
 
     def _meaning(self, worker: Worker, kind: bytes, value: Any) -> Any:
