@@ -268,6 +268,13 @@ _ROWS = [
         CONCURRENT,
         IN_THE_CALL,
     ),
+    _row(
+        "exit-exec",
+        "the program becomes another one by os.execv",
+        "0 descendants in 2 s",
+        PROCESSES,
+        "its code is gone",
+    ),
     _row("exit-os-exit", "os._exit with runs", "0 descendants in 2 s", RUNNERS),
     _row(
         "exit-atexit",

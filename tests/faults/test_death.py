@@ -322,11 +322,36 @@ def test_exit_codes(run_case, runner):
         def become(*command):
             os.execv(command[0], command)
 
-        for code in (0, 1, 3, 255):
+        @job
+        def close():
+            os.closerange(3, 64)
+
+        for code in (0, 1, 3, 70, 71, 255):  # woflo's own are 70 and 71
             failure = lost(leave(code), exit_code=code)
+            assert "before it had a result" in str(failure), failure
+        assert "the task closed the channel" in str(lost(close(), exit_code=71))
         lost(become(sys.executable, "-c", "import os; os._exit(7)"), exit_code=7)
         lost(become("/bin/sh", "-c", "exit 0"), exit_code=0)
         lost(become("/bin/sh", "-c", "kill -9 $$"), signal="SIGKILL")
+        works()
+        """,
+        runner=runner,
+    )
+
+
+@covers("exit-codes", runners=["fork"])
+def test_a_defect_in_the_worker(run_case, runner):
+    """Where woflo's own part of a worker fails, the failure says how."""
+    run_case(
+        """
+        from woflo.runners import _worker
+
+        def broken(signals):
+            raise RuntimeError("ours")
+
+        whole, _worker.reset_signals = _worker.reset_signals, broken
+        assert "the worker could not go on: RuntimeError: ours" in str(lost(double(1)))
+        _worker.reset_signals = whole
         works()
         """,
         runner=runner,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from .harness import process_table
 from .rows import CONCURRENT, PROCESSES, RUNNERS, covers
 
 INTERRUPTED = (-signal.SIGINT, 130)
@@ -248,6 +249,39 @@ def refusing_interpreter() -> str | None:
         if shown.stdout.strip() in ("(3, 12, 0)", "(3, 12, 1)"):
             return python
     return None
+
+
+@covers("exit-exec", vary=("moment", {"beginning": PROCESSES, "running": PROCESSES}))
+def test_exec_of_another_program(start_case, runner, moment):
+    """When the program becomes another one its workers end, those too that have hardly begun, and no task starts then."""
+    case = start_case(
+        f"""
+        @job
+        def body():
+            write("in")
+            time.sleep(60)
+
+        for _ in range(4):
+            body()
+        if {moment == "running"}:
+            await_ledger("in", 4)
+        write("exec")
+        os.execvp("sleep", ["sleep", "60"])
+        """,
+        runner=runner,
+        unfinished=True,
+    )
+    case.await_ledger("exec")
+
+    def alive():
+        return [pid for pid, entry in process_table().items() if entry[0] == case.pid and entry[1] != "Z"]
+
+    case.until(lambda: process_table()[case.pid][2] == "sleep 60", "the other program")
+    case.until(lambda: not alive(), "the end of the workers", limit=2)
+    case.signal(signal.SIGKILL)
+    outcome = case.wait(-signal.SIGKILL)
+    if moment == "beginning" and runner == "spawn":
+        assert outcome.count("in") == 0
 
 
 @covers("exit-3.12.1")

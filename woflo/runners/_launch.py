@@ -39,6 +39,7 @@ class Worker:
         "fd",
         "gone",
         "killer",
+        "left_group",
         "lent",
         "open",
         "pid",
@@ -65,6 +66,7 @@ class Worker:
         self.lent: bool = False  # whether the worker has lent its token
         self.told: bool = False  # whether its result or its death has been noted
         self.timed_out: bool = False
+        self.left_group: bool = False  # whether it was in a group other than its own when it ended
         self.killer: Any = None  # the timer of its SIGKILL
         self.strays: set[int] = set()  # descendants seen outside its group, where no signal of ours reaches them
         self.gone: bool = False  # reaped: its number may be somebody else's
@@ -113,6 +115,16 @@ class Worker:
             except ProcessLookupError:  # ended, and reaped by somebody else (waitpid(-1), SIGCHLD ignored)
                 return
         except PermissionError:  # only strangers are left in the group (a task changed its user)
+            return
+
+    def look_at_group(self) -> None:
+        """Before it is reaped: see whether it has left its group, which says that its exit code is ours and not the task's."""
+        try:
+            self.left_group = os.getpgid(self.pid) != self.pid
+        except (
+            ProcessLookupError,
+            PermissionError,
+        ):  # reaped by somebody else, or this system tells nothing of the dead
             return
 
     def reap(self) -> int | None:

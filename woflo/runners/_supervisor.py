@@ -390,6 +390,8 @@ class Supervisor:
         """The process has ended: read its last words, end its group, reap it, close. Needs the lock."""
         self._receive(worker)
         self._deafen(worker)
+        if not worker.told:
+            worker.look_at_group()
         status = worker.reap()
         self._tired = False
         self._return_token(worker)

@@ -11,13 +11,14 @@ Between fork and the task nothing may raise, print, or touch what belongs to the
 from __future__ import annotations
 
 import _signal
+import _socket
 import os
 import stat
 import sys
 
 from woflo import _exceptions, _notify, _unseen
 from woflo.errors import TaskStopped
-from woflo.result import StoppedFailure
+from woflo.result import StoppedFailure, WorkerFailure
 from woflo.runners import _attempt, _process, _shipping, _supervisor
 
 try:
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 
 _LINUX = sys.platform == "linux"
 _F_SETOWN, _F_SETSIG, _F_GETSIG, _O_ASYNC = 8, 10, 11, 0o20000  # Linux: fcntl.h
-WORKER_BROKEN = 70  # exit code: woflo's own part of the worker failed; what it says is on stderr
-CHANNEL_LOST = 71  # exit code: the task closed its worker's channel
+_BROKEN = 70  # exit code: woflo's own part of the worker failed; a frame says how, or stderr
+CHANNEL_LOST = 71  # exit code: the task closed its worker's channel; ours if the worker has left its group as well
 _LEAVE_SECONDS = 2  # for multiprocessing's own clean-up after the result was sent: then SIGALRM ends the worker
 
 _UTILS = ("multiprocess.util", "multiprocessing.util")
@@ -58,6 +59,10 @@ def warm_up() -> None:
     fcntl.fcntl(null, fcntl.F_GETFD)
     os.killpg(os.getpgrp(), 0)
     _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
+    one, other = _socket.socketpair()
+    one.send(b"")
+    one.close()
+    other.close()
     try:
         os.setpgid(0, os.getpgrp())
     except OSError:  # a session's leader may not
@@ -107,8 +112,7 @@ def carry_out(
             run._context.run(_main, run, channel)
     except BaseException as error:  # not the task's: Ctrl-C before the signals were reset, or a defect of ours
         kind = _exceptions.type_name(type(error))
-        _say(f"woflo: the worker of {run.name} could not go on: {kind}: {_exceptions.safe_str(error)}")
-        os._exit(WORKER_BROKEN)
+        _give_up(channel, f"the worker could not go on: {kind}: {_exceptions.safe_str(error)}", f"woflo: {run.name}: ")
     leave()
 
 
@@ -136,7 +140,7 @@ def _main(run: BaseTaskRun[Any], channel: socket) -> None:
     run.args, run.kwargs = (), {}
     flush()
     if not _is_ours(channel):
-        os._exit(CHANNEL_LOST)
+        _tell_by_dying()
     _shipping.send_result(channel, result, _places)
     _supervisor.token_is_back()
     if _process.live:
@@ -178,6 +182,27 @@ def _end_as_a_fork(result: Result[Any] | None) -> NoReturn:
     os._exit(code & 0xFF)
 
 
+def _give_up(channel: socket, text: str, who: str) -> NoReturn:
+    """Woflo's own part failed: tell the parent by a frame, or else whoever reads stderr."""
+    try:
+        _shipping.send_result(channel, WorkerFailure(text), ())
+    except BaseException:
+        _say(who + text)
+    os._exit(_BROKEN)
+
+
+def _tell_by_dying() -> NoReturn:
+    """The channel is lost: an exit code tells the parent.
+
+    The task itself may exit with any; so the worker goes over to its parent's group first, which the parent sees.
+    """
+    try:
+        os.setpgid(0, os.getpgid(os.getppid()))
+    except OSError:  # another session: the parent will tell of the code only
+        pass
+    os._exit(CHANNEL_LOST)
+
+
 def _say(text: str) -> None:
     """Past Python's streams, whose locks and buffers may be anybody's here."""
     try:
@@ -205,6 +230,12 @@ def hang_on(channel: socket, parent: int) -> None:
         fcntl.fcntl(fd, _F_SETOWN, -os.getpid())
         fcntl.fcntl(fd, _F_SETSIG, 9)
         fcntl.fcntl(fd, fcntl.F_SETFL, _O_ASYNC)
+        try:
+            channel.send(
+                b""
+            )  # nothing is sent; it fails if the parent's end closed before the lifeline was armed (execv)
+        except OSError:
+            os.killpg(0, 9)
     else:
         _watch_in_thread(channel)
     if os.getppid() != parent:  # it died before the lifeline was armed
@@ -396,7 +427,6 @@ def leave() -> NoReturn:
 
 def spawned(channel_fd: int, parcel_fd: int, parent: int, slots: tuple[int, int, int], held: bool) -> NoReturn:
     """In a spawned interpreter: `carry_out`, with everything read from descriptors."""
-    import _socket
     import pickle
 
     channel: Any = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, channel_fd)
@@ -424,8 +454,8 @@ def spawned(channel_fd: int, parcel_fd: int, parent: int, slots: tuple[int, int,
         else:
             _main(run, channel)
     except BaseException as error:
-        sys.stderr.write(f"woflo: a spawned worker could not begin: {_exceptions.safe_str(error)}\n")
-        os._exit(WORKER_BROKEN)
+        kind = _exceptions.type_name(type(error))
+        _give_up(channel, f"the worker could not begin: {kind}: {_exceptions.safe_str(error)}", "woflo: ")
     leave()
 
 

@@ -211,7 +211,7 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
             name = _signal_name(-status)
             hint = " (often: out of memory)" if name == "SIGKILL" else ""
             return self._named(WorkerFailure(f"the worker was killed by {name}{hint}", signal=name))
-        if status == _worker.CHANNEL_LOST:
+        if status == _worker.CHANNEL_LOST and worker.left_group:
             text = f"the worker left with exit code {status}: the task closed the channel on which its result is sent"
             return self._named(WorkerFailure(text, exit_code=status))
         return self._named(
