@@ -126,7 +126,7 @@ class Task(Generic[P, R, V]):
 
     def _where(self, default: Runner | None) -> Runner:
         """The runner of a call that is made for a graph: the task's own, the graph's, or what a plain call would get."""
-        return self.runner or default or _runner_for(self)
+        return self.runner or default or chosen.get() or _made.get(_environ.get(_NAME) or self.usual) or _named(self)
 
     def _submit(self, args: tuple[Any, ...], runner: Runner) -> BaseTaskRun[R]:
         """Start a run with these values, which are not searched for runs."""
