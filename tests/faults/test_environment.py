@@ -272,6 +272,40 @@ def test_fork_while_a_lock_is_held(run_case, runner, held):
     assert outcome.stderr.count("SpawnProcess") == 1, outcome.stderr  # the risk and its cure are said once
 
 
+THREADS = {
+    "an idle pool": (0, "pool.submit(int).result()"),
+    "a library at work": (0, "pool.submit(threading.Event().wait, 1)"),
+    "idle threads of ours": (0, "task(int, runner=runner_class('thread'))().wait()"),
+    "a child watcher": (0, "process = subprocess.Popen(['sleep', '1']); pool.submit(process.wait)"),
+    "code of the program's": (1, "pool.submit(hold, 'program')"),
+    "a task in a thread of ours": (1, "task(hold, runner=runner_class('thread'))('program')"),
+}
+
+
+@covers("fork-held-locks", runners=["fork"])
+@pytest.mark.parametrize("threads", THREADS)
+def test_whose_locks_are_a_risk(run_case, runner, threads):
+    """The risk of a fork with threads is named only if one is inside code that no library looks after."""
+    said, start = THREADS[threads]
+    outcome = run_case(
+        f"""
+        import subprocess, warnings
+        from concurrent.futures import ThreadPoolExecutor
+        warnings.simplefilter("ignore")
+        pool = ThreadPoolExecutor(1)
+        {start}
+        time.sleep(0.05)  # until it is where it will stay
+        for number in range(3):
+            same(value_of(double(number)), 2 * number)
+        release("program")
+        pool.shutdown()
+        until(lambda: threading.active_count() == 1)
+        """,
+        runner=runner,
+    )
+    assert outcome.stderr.count("other threads are at work") == said, outcome.stderr
+
+
 GUARDED = {
     "logging module": "import logging; held = logging._lock",
     "loguru handler": "import loguru; held = [*loguru.logger._core.handlers.values()][0]._lock",

@@ -12,11 +12,13 @@ import _socket
 import os
 import sys
 from _thread import _count as thread_count
+from _thread import get_ident
 
 from woflo.runners import _attempt, _poller, _process, _shipping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import FrameType
     from typing import Any
 
     from woflo.runners._slots import Slots
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 _ALL_SIGNALS = frozenset(range(1, getattr(_signal, "NSIG", 65))) - {32, 33}  # the two that glibc keeps to itself
 _CTRL_C = (_signal.SIGINT,)
 _CATCHABLE = tuple(number for number in range(1, 32) if number not in {9, 19})  # SIGKILL and SIGSTOP can't be handled
+_KNOWN = sys.stdlib_module_names | {"IPython", "ipykernel", "tornado", "tqdm", "woflo", "zmq"}
 _threads_named = False
 _modules = 0  # how many were loaded when they were last looked at
 _libraries: list[str] = []  # those that want to be told of a fork
@@ -346,22 +349,39 @@ def _handled() -> list[int]:
     return found
 
 
+def _is_busy(frame: FrameType | None) -> bool:
+    """Whether a thread is inside code that may hold a lock which its library doesn't look after at a fork.
+
+    An idle thread of a pool, asyncio's watchers and a notebook's helpers are inside of well-known libraries only.
+    """
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in _KNOWN:
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _name_the_risk() -> None:
     """Say once that a fork of a process with threads carries a risk, and what the cure is."""
     global _threads_named
     if _threads_named:
         return
     threading = sys.modules.get("threading")
-    others = [] if threading is None else [t for t in threading.enumerate() if t is not threading.main_thread()]
+    if threading is None:
+        return
+    frames, spared = sys._current_frames(), (get_ident(), threading.main_thread().ident)
     others = [
-        t for t in others if type(t).__name__ != "_DummyThread" and not t.name.startswith("woflo-")
-    ]  # ours fork safely
+        thread
+        for thread in threading.enumerate()
+        if thread.ident not in spared and type(thread).__name__ != "_DummyThread" and _is_busy(frames.get(thread.ident))
+    ]
+    del frames
     if not others:
         return
     _threads_named = True
     names = ", ".join(t.name for t in others[:3]) + (", …" if len(others) > 3 else "")
     text = (
-        f"a process is forked while other threads are alive ({names}): "
+        f"a process is forked while other threads are at work ({names}): "
         "a lock that one of them holds stays locked in the worker. If a task hangs, give it "
         "runner=MultiprocessTaskRun.using(process_type=SpawnProcess)"
     )
