@@ -117,6 +117,7 @@ class Drive:
         self._reranks = 0
         self._context = copy_context()  # the caller's: entered by whoever is inside a step
         self._lock = allocate_lock()  # held inside a step
+        self._again = False  # something else than news came while somebody was inside
         self._observed = bool(settings.observers) or _notify.listening
         self._began: dict[int, float] = {}  # when, of those that run; only if somebody observes
         self._untold: deque[Event] = deque()
@@ -263,12 +264,13 @@ class Drive:
             if not self._lock.acquire(blocking=False):
                 return
             try:
+                self._again = False
                 self._context.run(self._step)
             finally:
                 self._lock.release()
             if self._untold:
                 self._tell()
-            if not self._news:  # none came between the last look and the release
+            if not self._news and not self._again:  # none came between the last look and the release
                 return
 
     def _step(self) -> None:
@@ -348,6 +350,8 @@ class Drive:
                 elif self.here:  # the driver is going to be busy: somebody has to look after it
                     run._attend()
             if run._enlist(self):
+                if self.stopping:  # it came while this one was being started
+                    _stop_quietly(run)
                 return
             if self._runs.pop(run, None) is None:  # it has been told
                 return
@@ -509,6 +513,7 @@ class Drive:
         """Stop everything; from outside of a step."""
         if not self.stopping:
             self._stop(why)
+            self._again = True
             if self.loop is None or get_ident() == self.thread:
                 self.advance()
             self.wake()

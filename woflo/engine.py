@@ -345,17 +345,21 @@ class Engine:
     def reset(self, *targets: Hashable) -> None:
         """Forget what these targets (nothing: all) ended in, so that they run again when they are wanted.
 
+        With a target that was not run, the failures that kept it from running are forgotten.
+
         Raises:
             UsageError: the engine is at work.
         """
         self._check_idle()
         self._remember()
         memo: Any = self._memo
-        if targets:
-            for target in targets:
-                memo.pop(self.graph.get(target), None)
-        else:
+        if not targets:
             memo.clear()
+        todo = list(targets)
+        while todo:
+            known = memo.pop(self.graph.get(todo.pop()), None)
+            if isinstance(known, DependencyFailure):  # it would end the same way as long as these stand
+                todo.extend(known.dependencies)
 
 
 class _LoopDriver:
