@@ -70,7 +70,7 @@ class Task(Generic[P, R, V]):
     timeout: float | None
     runner: Runner | None
     is_async: bool
-    usual: str  # the runner that it gets if nobody says one
+    _usual: str  # the runner that it gets if nobody says one
     simple: bool  # no retries and no time-out: a runner may take its straight way
     numbers: Iterator[int]  # of the runs of this name
 
@@ -93,7 +93,7 @@ class Task(Generic[P, R, V]):
             timeout=timeout,
             runner=runner,
             is_async=is_async,
-            usual="async" if is_async else "process",
+            _usual="async" if is_async else "process",
             simple=policy.retries == 0 and timeout is None,
             numbers=_numbers.setdefault(name, count(1)),
         )
@@ -121,12 +121,12 @@ class Task(Generic[P, R, V]):
         else:
             if kwargs:
                 inputs = _inputs.find((), kwargs)
-        runner = self.runner or chosen.get() or _made.get(_environ.get(_NAME) or self.usual) or _named(self)
+        runner = self.runner or chosen.get() or _made.get(_environ.get(_NAME) or self._usual) or _named(self)
         return runner.submit(self, args, kwargs, inputs)
 
     def _where(self, default: Runner | None) -> Runner:
         """The runner of a call that is made for a graph: the task's own, the graph's, or what a plain call would get."""
-        return self.runner or default or chosen.get() or _made.get(_environ.get(_NAME) or self.usual) or _named(self)
+        return self.runner or default or chosen.get() or _named(self)
 
     def _submit(self, args: tuple[Any, ...], runner: Runner) -> BaseTaskRun[R]:
         """Start a run with these values, which are not searched for runs."""
@@ -412,9 +412,11 @@ def _named(one: Task[..., Any]) -> Runner:
     """
     from woflo import runners
 
-    key = _environ.get(_NAME) or one.usual
+    key = _environ.get(_NAME) or one._usual
+    found: Runner | None = _made.get(key)
+    if found is not None:
+        return found
     name = os.fsdecode(key)
-    found: Runner
     if name == "process":
         found = runners.MultiprocessTaskRun
     elif name not in _RUNNERS:

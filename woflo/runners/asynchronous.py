@@ -55,8 +55,9 @@ class AsyncTaskRun(BaseTaskRun[R]):
     _settings: ClassVar[tuple[str, ...]] = ()
 
     __slots__ = ()
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    if TYPE_CHECKING:
+        args: tuple[Any, ...]
+        kwargs: dict[str, Any]
     # `_loop` is the event loop that it belongs to, `_place` the asyncio task of the current attempt
 
     @classmethod
