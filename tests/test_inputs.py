@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
@@ -532,3 +533,62 @@ def test_a_failure_as_a_value_is_no_failed_input():
     first = task(give, runner=SequentialTaskRun)(woflo.TaskFailure("a value"))
     (arrived,) = here([first])
     assert isinstance(arrived, woflo.TaskFailure)
+
+
+def test_a_program_that_never_rests_does_not_grow():
+    """The table of waiting runs is made anew when most of it is history, though one run waits all the time."""
+    from woflo.runners import _pending
+
+    go = threading.Event()
+
+    @task(runner=ThreadTaskRun)
+    def wait():
+        go.wait(PATIENCE)
+        return 1
+
+    @task(runner=ThreadTaskRun)
+    def add(*values):
+        return sum(values)
+
+    first = wait()
+    always = add(first, first)
+    others = []
+    for _ in range(40):
+        step = first
+        for _ in range(100):
+            step = add(step)
+            others.append(step)
+        step.stop()
+    assert len(_pending._table.runs) < 10_000
+    go.set()
+    assert always.get_result(PATIENCE) == 2
+    woflo.wait(others, PATIENCE)
+    lone = add(wait())
+    assert lone.get_result(PATIENCE) == 1
+    assert not _pending._table.numbers
+    assert not _pending._table.watched
+    for _ in range(3000):
+        add(add()).get_result(PATIENCE)
+    assert len(_pending._table.runs) <= 4 * _pending._HISTORY
+
+
+def test_a_waiting_run_that_is_stopped_ends_those_that_wait_for_it():
+    """Stopping the middle of a chain ends its dependents at once, though its own input is still at work."""
+    go = threading.Event()
+
+    @task(runner=ThreadTaskRun)
+    def wait():
+        go.wait(PATIENCE)
+
+    @task(runner=ThreadTaskRun)
+    def after(_):
+        return 1
+
+    first = wait()
+    middle = after(first)
+    last = after(middle)
+    middle.stop()
+    assert isinstance(last.outcome(PATIENCE), DependencyFailure)
+    assert first.is_running()
+    go.set()
+    assert first.wait(PATIENCE)

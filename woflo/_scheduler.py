@@ -135,17 +135,17 @@ class Scheduler:
         heapify(self._queue)
 
     def done(self, number: int, *, failed: bool = False) -> None:
-        """A node that was handed out has ended.
+        """A node that was handed out has ended, or one that still waits was ended by somebody.
 
         Raises:
-            InternalError: it was not handed out, or has ended before.
+            InternalError: it was neither handed out nor waits, or has ended before.
         """
         state = self._state
         if state[number] == RUNNING:
             self.running -= 1
         elif state[number] == DROPPED:
             return
-        else:
+        elif state[number] != WAITING:
             raise InternalError(f"node {number} ended in state {state[number]}")
         state[number] = FAILED if failed else SUCCEEDED
         self.left -= 1
@@ -272,6 +272,26 @@ class Scheduler:
     def is_dropped(self, number: int) -> bool:
         """Whether nobody wants a node any more."""
         return self._state[number] == DROPPED
+
+    def compact(self) -> list[int]:
+        """Forget the nodes that have ended; returns the old numbers of the others, by their new ones."""
+        old = self.unfinished()
+        new = {number: at for at, number in enumerate(old)}
+        self.children = [
+            None if (after := self.children[number]) is None else [new[child] for child in after if child in new]
+            for number in old
+        ]
+        self._state = bytearray(self._state[number] for number in old)
+        self._bad = bytearray(self._bad[number] for number in old)
+        self._waiting = [self._waiting[number] for number in old]
+        self._blocked = [new[number] for number in self._blocked if number in new]
+        if isinstance(self._queue, deque):
+            self._queue = deque(new[number] for number in self._queue if number in new)
+        else:
+            self._queue = [(rank, new[number]) for rank, number in self._queue if number in new]
+            heapify(self._queue)
+            self._ranks = [self._ranks[number] for number in old]
+        return old
 
     @property
     def has_blocked(self) -> bool:

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from _thread import get_ident
 from contextvars import copy_context
-from itertools import count
 from time import monotonic
 
 from woflo import _exceptions, _notify, _retry, _unseen
 from woflo.errors import UsageError, WaitTimeout
-from woflo.result import DependencyFailure, Failure, Ok, StoppedFailure, TaskFailure, TimeoutFailure, WorkerFailure
+from woflo.result import Failure, Ok, StoppedFailure, TaskFailure, TimeoutFailure, WorkerFailure
 from woflo.runners import _process, _waiters
 from woflo.runners._attempt import GRACE, Call, failure_from, late
 from woflo.runners._waiters import RECHECK, AsyncWaiter, Waiter
@@ -433,7 +432,9 @@ class BaseTaskRun(Generic[R]):
         _process.live.add(run)
         try:
             if inputs:
-                run._await_inputs(inputs)
+                from woflo.runners import _pending
+
+                _pending.wait_for_inputs(run, inputs)
             else:
                 run._begin()
         except BaseException:
@@ -815,27 +816,6 @@ class BaseTaskRun(Generic[R]):
 
     # ------------------------------------------------------------------ inputs
 
-    def _await_inputs(self, inputs: list[BaseTaskRun[Any]]) -> None:
-        unfinished = [one for one in inputs if one._result is None]
-        for one in unfinished:
-            one._check_owner()
-        self._phase = "pending"
-        self._wanted = inputs
-        self._prepare_pending()
-        if _notify.listening and unfinished:
-            _notify.pending(self)
-        countdown = count(len(unfinished), -1)  # next() is atomic: the callbacks may come from several threads
-        next(countdown)
-
-        def one_less() -> None:
-            if next(countdown) == 0 and self._result is None:
-                self._inputs_ended(inputs)
-
-        if not unfinished:
-            self._inputs_ended(inputs)
-        for one in unfinished:
-            one._before(one_less)
-
     def _before(self, dependent: Callable[[], None]) -> None:
         """Call `dependent()` when this run has ended; now if it has."""
         with _process.state:
@@ -850,22 +830,6 @@ class BaseTaskRun(Generic[R]):
     def _prepare_pending(self) -> None:
         """The run will be started by another thread: keep what belongs to the caller's."""
         self._context = copy_context()
-
-    def _inputs_ended(self, inputs: list[BaseTaskRun[Any]]) -> None:
-        self._wanted = ()
-        failures = {one.name: one._result for one in inputs if not one._result}
-        if failures:
-            self._settle(self._named(DependencyFailure(failures)))  # type: ignore[arg-type]
-            return
-        from woflo.runners import _inputs
-
-        try:
-            self.args, self.kwargs = _inputs.substitute(self.args, self.kwargs, lambda one: one._result.value)  # type: ignore[union-attr]
-            self._begin()
-            if self._stop_asked:
-                self._end_what_began()
-        except BaseException as error:
-            self._settle(self._judge(failure_from(self, error)))
 
     # ------------------------------------------------------------------ small parts
 

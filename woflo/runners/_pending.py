@@ -1,0 +1,135 @@
+"""Runs that wait for other runs: which may begin is decided by the scheduler that also decides for graphs.
+
+One table per process, of unfinished runs only: those that wait, and those that they wait for. A run is told here when it is
+made with unfinished inputs; the thread that learns the end of an input comes here, and begins what
+became ready. The table is made anew when most of it is history, so a program that never comes to rest doesn't grow.
+
+Rule 1: `_lock` is held while the table changes, never while a run begins or is told.
+Rule 2: a run is begun by `_waiters.one_after_the_other`: one that ends within its beginning lengthens a queue, not the stack.
+"""
+
+from __future__ import annotations
+
+from _thread import RLock
+
+from woflo import _notify
+from woflo._scheduler import Scheduler
+from woflo.result import DependencyFailure
+from woflo.runners import _inputs, _process, _waiters
+from woflo.runners._attempt import failure_from
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from woflo.runners.base import BaseTaskRun
+
+_HISTORY = 1000  # ended runs in the table from which on it may be made anew
+
+
+class _Table:
+    """The scheduler's numbers, and the runs behind them."""
+
+    def __init__(self) -> None:
+        self.scheduler = Scheduler()
+        self.runs: list[BaseTaskRun[Any] | None] = []  # by number; None: ended
+        self.numbers: dict[BaseTaskRun[Any], int] = {}
+        self.watched: set[BaseTaskRun[Any]] = set()  # they tell us when they end
+
+    def add(self, run: BaseTaskRun[Any], inputs: list[BaseTaskRun[Any]]) -> list[BaseTaskRun[Any]]:
+        """Take a run that waits for these; returns those of them that are to be watched from now on."""
+        scheduler, numbers = self.scheduler, self.numbers
+        for one in inputs:
+            if one not in numbers:  # it waits for nothing that we know of: it is at work somewhere
+                scheduler.extend([()], ordered=True)
+                self._number(one, scheduler.ready()[0])
+        scheduler.extend([[numbers[one] for one in inputs]], ordered=True)
+        self._number(run, len(scheduler) - 1)
+        new = [one for one in inputs if one not in self.watched]
+        self.watched.update(new)
+        return new
+
+    def _number(self, run: BaseTaskRun[Any], number: int) -> None:
+        self.numbers[run] = number
+        self.runs.append(run)
+
+    def ended(self, run: BaseTaskRun[Any]) -> list[BaseTaskRun[Any]]:
+        """A watched run has ended; returns those that wait for nothing any more."""
+        self.watched.discard(run)
+        self._done(run, failed=not run._result)
+        free = []
+        for number in self.scheduler.ready() + self.scheduler.blocked():
+            one = self.runs[number]
+            assert one is not None  # noqa: S101 - a number is handed out once
+            free.append(one)
+            if one not in self.watched:  # nobody waits for it: what becomes of it is not ours to know
+                self._done(one, failed=True)
+        if len(self.runs) > _HISTORY + 4 * self.scheduler.left:
+            self._make_anew()
+        return free
+
+    def _done(self, run: BaseTaskRun[Any], *, failed: bool) -> None:
+        number = self.numbers.pop(run)
+        self.runs[number] = None
+        self.scheduler.done(number, failed=failed)
+
+    def _make_anew(self) -> None:
+        self.runs = [self.runs[number] for number in self.scheduler.compact()]
+        self.numbers = {run: number for number, run in enumerate(self.runs) if run is not None}
+
+
+_table = _Table()
+_lock = RLock()  # re-entrant: a signal handler may call tasks
+
+
+def _forget() -> None:
+    """In a forked child: those runs are the parent's."""
+    global _table, _lock
+    _table, _lock = _Table(), RLock()
+
+
+_process.on_fork(_forget)
+
+
+def wait_for_inputs(run: BaseTaskRun[Any], inputs: list[BaseTaskRun[Any]]) -> None:
+    """Have a run begin with the values of its inputs as soon as they have ended; at once if they have."""
+    unfinished = [one for one in inputs if one._result is None]
+    for one in unfinished:
+        one._check_owner()
+    run._phase = "pending"
+    run._wanted = inputs
+    run._prepare_pending()
+    if not unfinished:
+        _begin(run)
+        return
+    if _notify.listening:
+        _notify.pending(run)
+    with _lock:
+        new = _table.add(run, unfinished)
+    for one in new:
+        one._before(lambda one=one: _ended(one))  # type: ignore[misc]
+
+
+def _ended(run: BaseTaskRun[Any]) -> None:
+    with _lock:
+        free = _table.ended(run)
+    if free:
+        _waiters.one_after_the_other([lambda one=one: _begin(one) for one in free])  # type: ignore[misc]
+
+
+def _begin(run: BaseTaskRun[Any]) -> None:
+    """All inputs have ended: begin, or end because of those that failed."""
+    if run._result is not None:  # stopped meanwhile
+        return
+    inputs, run._wanted = run._wanted, ()
+    failures: dict[str, Any] = {one.name: one._result for one in inputs if not one._result}
+    if failures:
+        run._settle(run._named(DependencyFailure(failures)))
+        return
+    try:
+        run.args, run.kwargs = _inputs.substitute(run.args, run.kwargs, lambda one: one._result.value)  # type: ignore[union-attr]
+        run._begin()
+        if run._stop_asked:
+            run._end_what_began()
+    except BaseException as error:
+        run._settle(run._judge(failure_from(run, error)))
