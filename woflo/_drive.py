@@ -29,6 +29,7 @@ from woflo._scheduler import Cyclic, Scheduler
 from woflo.errors import CyclicWorkflowError, UsageError
 from woflo.graph import Graph, unknown_target
 from woflo.result import DependencyFailure, Failure, Ok, StoppedFailure, TaskFailure
+from woflo.runners._attempt import current
 from woflo.runners._inputs import is_run
 from woflo.runners._slots import default_size
 
@@ -44,7 +45,10 @@ if TYPE_CHECKING:
     from woflo.runners.base import BaseTaskRun
 
     class Finder(Protocol):
-        """Where nodes are looked up by target; a Graph is one."""
+        """Where nodes are looked up by target; a Graph is one.
+
+        Any other may answer differently at each want, as long as the last of a node's targets is its own for good.
+        """
 
         def get(self, target: Hashable, /) -> Node | None: ...
 
@@ -76,7 +80,7 @@ class Settings:
         self.window = window
         self.stop_on_failure = stop_on_failure
         self.observers = observers
-        self.follow: Callable[[Any], Hashable] | None = None  # the target that a value stands for, or None
+        self.follow: Callable[[Node, Any], Hashable] | None = None  # the target that a node's value stands for, or None
         self.ended: Callable[[Node, Result[Any]], None] | None = None  # told each result, inside of the step
 
 
@@ -107,13 +111,18 @@ class Drive:
         self.stopping = ""  # why
         self.detach: Callable[[], None] | None = None  # ends the loop's watch on the supervisor
         self._users: list[int] = []  # how many still need the value
-        self._known: set[int] = set()  # not to be run: the memo knows what they ended in
+        self._known: dict[int, Result[Any]] = {}  # not to be run: what the memo says that they ended in
+        self._settled = isinstance(graph, Graph)  # a target means the same node for as long as this drive
+        self._rows: dict[int, list[int]] = {}  # if not: what each node needs
         self._aliases: dict[int, int] = {}  # nodes that turned out to stand for others
         self._runs: dict[BaseTaskRun[Any], int] = {}
         self._forever: set[int] = set()  # unfinished nodes that run forever
         self._only_forever = False
         self._news: deque[int] = deque()  # nodes that have ended; their values or failures are recorded already
         self._wants: dict[int, list[Want]] = {}
+        self._inner: dict[int, list[Want]] = {}  # what running nodes wait for in their own code
+        self._released = False  # somebody waits no more: there may be nodes that nobody waits for
+        self._timed = False  # nodes say how long they take
         self._reranks = 0
         self._context = copy_context()  # the caller's: entered by whoever is inside a step
         self._lock = allocate_lock()  # held inside a step
@@ -148,26 +157,31 @@ class Drive:
         """
         targets = list(targets)
         first = len(self.nodes)
-        found = self._find(targets)
+        found, known, others = self._find(targets)
         numbers = self.numbers
+        before: dict[Hashable, int] = {}  # nodes that had these names
         for number, node in enumerate(found, first):
             for target in node.produces:
+                if first and target in numbers:
+                    before[target] = numbers[target]
                 numbers[target] = number
-        known = {number for number, node in enumerate(found, first) if self.memo.get(node) is not None}
-        rows = [
-            [] if number in known else [numbers[need] for need in node.needs]
-            for number, node in enumerate(found, first)
-        ]
+        for target, same in others.items():
+            numbers[target] = numbers[same]
+        rows = [[] if node in known else [numbers[need] for need in node.needs] for node in found]
         try:
             self.scheduler.extend(rows)
         except Cyclic as error:
             for node in found:
                 for target in node.produces:
-                    del numbers[target]
+                    numbers.pop(target, None)
+            numbers.update(before)
             cycle = find_cycle(error.needs)
             raise CyclicWorkflowError([found[number - first].target for number in cycle]) from None
         self.nodes.extend(found)
-        self._known |= known
+        if known:
+            self._known.update((number, known[node]) for number, node in enumerate(found, first) if node in known)
+        if not self._settled:
+            self._rows.update(enumerate(rows, first))
         self._prepare(first)
         if first:
             for row in rows:
@@ -178,33 +192,62 @@ class Drive:
             for target in targets:
                 self._users[numbers[target]] += 1
 
-    def _find(self, targets: Sequence[Hashable]) -> list[Node]:
-        """The nodes of targets and of all that they need, each behind what it needs, but for those that are here already."""
-        graph, numbers, memo = self.graph, self.numbers, self.memo
+    def _find(
+        self, targets: Sequence[Hashable]
+    ) -> tuple[list[Node], dict[Node, Result[Any]], dict[Hashable, Hashable]]:
+        """The nodes of targets and of all that they need, each behind what it needs, but for those that are here already.
+
+        Also what the memo knows of some of them, and targets that are other names of nodes that are here or found.
+        """
+        graph, memo, is_here = self.graph, self.memo, self._is_here
         found: list[Node] = []
+        known: dict[Node, Result[Any]] = {}
+        others: dict[Hashable, Hashable] = {}
         opened: dict[Hashable, Node | None] = {}  # None: it stands in `found` already
         todo = list(reversed(targets))
         while todo:
             target = todo[-1]
-            if target in numbers:
-                todo.pop()
-            elif target in opened:
+            if target in opened:
                 todo.pop()
                 node = opened[target]
                 if node is not None:
                     found.append(node)
                     opened.update(dict.fromkeys(node.produces))
+            elif self._settled and is_here(target):
+                todo.pop()
             else:
                 node = graph.get(target)
                 if node is None:
                     raise _missing(graph, target)
+                if not self._settled and ((own := node.produces[-1]) in opened or is_here(own)):
+                    others[target] = own
+                    opened[target] = None
+                    continue
                 opened.update(dict.fromkeys(node.produces))
                 opened[target] = node
-                if memo.get(node) is None:
+                result = memo.get(node)
+                if result is None:
                     todo.extend(need for need in reversed(node.needs) if need not in opened)
+                else:
+                    known[node] = result
         if isinstance(graph, Graph) and graph._ordered:
             found.sort(key=graph.place)
-        return found
+        return found, known, others
+
+    def _is_here(self, target: Hashable) -> bool:
+        """Whether a target's node is here, and need not be looked up and made again."""
+        number = self.numbers.get(target)
+        if number is None:
+            return False
+        if not self.scheduler.has_ended(number):
+            return True
+        return self._settled and (number in self.failures or self.values[number] is not GONE)
+
+    def _needs(self, number: int) -> list[int]:
+        """The numbers of what a node needs."""
+        if self._settled:
+            return [self.numbers[need] for need in self.nodes[number].needs]
+        return self._rows[number]
 
     def _prepare(self, first: int) -> None:
         """What is kept about the nodes from `first` on."""
@@ -220,6 +263,7 @@ class Drive:
                 raise UsageError(f"{nodes[after_it[0]].name} needs {nodes[number].name}, which runs forever")
         self._forever |= forever
         self._only_forever = bool(forever) and len(self._forever) == len(nodes)
+        self._timed = self._timed or any(nodes[number].seconds is not None for number in range(first, len(nodes)))
         self.rank()
 
     @property
@@ -238,7 +282,10 @@ class Drive:
         Raises:
             UsageError: it has not ended, or its value was dropped.
         """
-        number = self.numbers[target]
+        return self.result(self.numbers[target], target)
+
+    def result(self, number: int, target: Hashable) -> Result[Any]:
+        """What a node, known by a target, ended in; raises as `outcome`."""
         failure = self.failures.get(number)
         if failure is not None:
             return failure
@@ -277,7 +324,9 @@ class Drive:
         scheduler, news = self.scheduler, self._news
         while True:
             while news:
-                self._end(news.popleft())
+                number = news.popleft()
+                if self.loop is None or not scheduler.is_dropped(number):  # dropped when its end was not yet seen
+                    self._end(number)
             if scheduler.has_blocked:
                 for number in scheduler.blocked():
                     self.failures[number] = self._not_run(number)
@@ -306,7 +355,7 @@ class Drive:
         if call.__class__ is FunctionType and self.loop is None and not self._known and not self._aliases:
             self.here.append(number)
         elif number in self._known:
-            self._record(number, self.memo.get(node))
+            self._record(number, self._known[number])
             self._news.append(number)
         elif number in self._aliases:
             other = self._aliases[number]
@@ -329,16 +378,18 @@ class Drive:
         if self._observed:
             self._note_start(number)
         try:
-            run = task._submit(self._arguments(self.nodes[number]), runner)
+            run = task._submit(self._arguments(number), runner)
         except BaseException as error:
             self._fail(number, error)
             self._news.append(number)
         else:
             self._adopt(number, run)
 
-    def _arguments(self, node: Node) -> tuple[Any, ...]:
-        values, numbers = self.values, self.numbers
-        return tuple([values[numbers[target]] for target in node.requires])
+    def _arguments(self, number: int) -> tuple[Any, ...]:
+        values, numbers, requires = self.values, self.numbers, self.nodes[number].requires
+        if self._settled:
+            return tuple([values[numbers[target]] for target in requires])
+        return tuple([values[need] for need in self._rows[number][: len(requires)]])
 
     def _adopt(self, number: int, run: BaseTaskRun[Any]) -> None:
         """A node is being carried out by a run."""
@@ -391,15 +442,19 @@ class Drive:
         failed = bool(self.failures) and number in self.failures
         settings = self.settings
         if settings.follow is not None and not failed and number not in self._aliases:
-            target = settings.follow(self.values[number])
+            target = settings.follow(node, self.values[number])
             if target is not None:
                 if self._splice(number, target):
                     return
                 failed = True
         users, values, numbers = self._users, self.values, self.numbers
         if number not in self._known:
-            for target in node.needs if node.after else node.requires:
-                need = numbers[target]
+            needs = (
+                [numbers[target] for target in (node.needs if node.after else node.requires)]
+                if self._settled
+                else self._rows.pop(number)
+            )
+            for need in needs:
                 left = users[need] = users[need] - 1
                 if not left:
                     values[need] = GONE
@@ -420,23 +475,55 @@ class Drive:
         """A node's value is that of another target, which may be new; False if that can't be: then the node has failed."""
         try:
             self.want([target])
-            other = self.numbers[target]
-            try:
-                self.scheduler.splice(number, other)
-            except Cyclic:
-                raise CyclicWorkflowError([self.nodes[number].target, self.nodes[other].target]) from None
-        except UsageError as error:
+        except BaseException as error:  # a Finder of somebody's own may raise anything
             self._fail(number, error)
             return False
+        other = self.numbers[target]
+        way = self._way([other], number)
+        if way:
+            self._fail(number, CyclicWorkflowError([self.nodes[one].target for one in (number, *way[:-1])]))
+            self._released = bool(self._wants)  # what came with the other one may be of no use to anybody
+            return False
+        self.scheduler.splice(number, other)
         self._aliases[number] = other
         return True
+
+    def _way(self, starts: Iterable[int], end: int) -> list[int]:
+        """The shortest way from one of these nodes to `end`, each waiting for the next; [] if they don't wait for it."""
+        came: dict[int, int] = dict.fromkeys(starts, -1)
+        todo = deque(came)
+        while todo and end not in came:
+            number = todo.popleft()
+            if self.scheduler.has_ended(number):
+                continue
+            for need in self._waits_for(number):
+                if need not in came:
+                    came[need] = number
+                    todo.append(need)
+        if end not in came:
+            return []
+        way = [end]
+        while came[way[-1]] >= 0:
+            way.append(came[way[-1]])
+        return way[::-1]
+
+    def _waits_for(self, number: int) -> list[int]:
+        """What an unfinished node waits for: what it needs, what it stands for, what its own code waits for."""
+        waits = [] if number in self._known else list(self._needs(number))
+        if number in self._aliases:
+            waits.append(self._aliases[number])
+        for want in self._inner.get(number, ()):
+            waits.extend(want.numbers)
+        return waits
 
     def _not_run(self, number: int) -> DependencyFailure:
         node = self.nodes[number]
         if number in self._aliases:
             return self.failures[self._aliases[number]]  # type: ignore[return-value]
         causes = {
-            target: self.failures[need] for target in node.needs if (need := self.numbers[target]) in self.failures
+            target: self.failures[need]
+            for target, need in zip(node.needs, self._needs(number), strict=True)
+            if need in self.failures
         }
         return DependencyFailure(causes, task=node.name, run=node.name)
 
@@ -478,7 +565,7 @@ class Drive:
                 if call.__class__ is FunctionType or (where := getattr(call, "_where", None)) is None:
                     value = call(*[values[numbers[target]] for target in node.requires])
                 else:
-                    value = call._submit(self._arguments(node), where(self.settings.runner))
+                    value = call._submit(self._arguments(number), where(self.settings.runner))
             except BaseException as error:
                 try:
                     self._fail(number, error)
@@ -540,34 +627,60 @@ class Drive:
     # ------------------------------------------------------------------ several who wait
 
     def wait_for(self, targets: Iterable[Hashable], future: Any) -> Want:
-        """Have an asyncio future set when these targets, which are taken already, have ended."""
-        numbers = {self.numbers[target] for target in targets}
-        want = Want(self, numbers, future)
-        for number in want.numbers:
+        """Have an asyncio future set when these targets, which are taken already, have ended.
+
+        Raises:
+            CyclicWorkflowError: a node of this drive asks for what needs the node itself: that would never end.
+        """
+        numbers = [self.numbers[target] for target in targets]
+        asking = self._runs.get(current.get())  # type: ignore[arg-type]
+        if asking is not None:
+            way = self._way(numbers, asking)
+            if way:
+                self._released = True
+                raise CyclicWorkflowError([self.nodes[one].target for one in (asking, *way[:-1])])
+        want = Want(numbers, asking, future)
+        for number in {number for number in numbers if not self.scheduler.has_ended(number)}:
+            want.left += 1
             self._wants.setdefault(number, []).append(want)
+        if not want.left:
+            future.set_result(None)
+        elif asking is not None:
+            self._inner.setdefault(asking, []).append(want)
         return want
 
     def release(self, want: Want) -> None:
-        """Somebody waits no more: what nobody else waits for is stopped."""
-        for number in want.numbers:
-            others = [one for one in self._wants.pop(number, []) if one is not want]
-            if others:
-                self._wants[number] = others
+        """Somebody waits no more, or has what it waited for."""
+        if want.asking in self._inner:
+            self._inner[want.asking].remove(want)
+        if want.left:
+            for number in set(want.numbers):
+                waiting = self._wants.get(number)
+                if waiting is not None and want in waiting:
+                    waiting.remove(want)
+                    if not waiting:
+                        del self._wants[number]
+            self._released = True
+
+    def drop(self) -> None:
+        """Stop what nobody waits for any more; on the loop, outside of a step."""
+        if not self._released or self.stopping:
+            return
+        self._released = False
         needed: set[int] = set()
         todo = list(self._wants)
         while todo:
             number = todo.pop()
-            if number not in needed:
+            if number not in needed and not self.scheduler.has_ended(number):
                 needed.add(number)
-                todo.extend(self.numbers[need] for need in self.nodes[number].needs if need in self.numbers)
-                if number in self._aliases:
-                    todo.append(self._aliases[number])
-        dropped = [number for number in self.scheduler.unfinished() if number not in needed]
-        self.scheduler.drop(dropped)
-        gone = set(dropped)
+                todo.extend(self._waits_for(number))
+        gone = {number for number in self.scheduler.unfinished() if number not in needed}
+        self.scheduler.drop(gone)
+        numbers = self.numbers
         for number in gone:  # whoever wants one of them again begins anew
             for target in self.nodes[number].produces:
-                del self.numbers[target]
+                if numbers.get(target) == number:
+                    del numbers[target]
         for run, number in list(self._runs.items()):
             if number in gone:
                 _stop_quietly(run)
@@ -577,8 +690,7 @@ class Drive:
     def rank(self) -> None:
         """Longest remaining path first, as far as durations are known."""
         nodes = self.nodes
-        told = any(node.seconds is not None for node in nodes)
-        if not told and not (self.window is not None and _seconds):
+        if not self._timed and not (self.window is not None and _seconds):
             return
         durations = [_known_seconds(node.call) if node.seconds is None else float(node.seconds) for node in nodes]
         if any(durations):
@@ -630,19 +742,18 @@ class Drive:
 class Want:
     """Somebody on the loop who waits for a few of a drive's nodes."""
 
-    __slots__ = ("_left", "future", "numbers")
+    __slots__ = ("asking", "future", "left", "numbers")
 
-    def __init__(self, drive: Drive, numbers: Iterable[int], future: Any) -> None:
-        self.numbers = [number for number in numbers if not drive.scheduler.has_ended(number)]
+    def __init__(self, numbers: list[int], asking: int | None, future: Any) -> None:
+        self.numbers = numbers  # one per target
+        self.asking = asking  # the node in whose code it waits
         self.future = future
-        self._left = len(self.numbers)
-        if not self._left:
-            future.set_result(None)
+        self.left = 0  # how many have not ended
 
     def one_ended(self) -> None:
         """One of the nodes has ended."""
-        self._left -= 1
-        if not self._left and not self.future.done():
+        self.left -= 1
+        if not self.left and not self.future.done():
             self.future.set_result(None)
 
 

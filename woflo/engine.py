@@ -187,20 +187,25 @@ class Engine:
             driver = _LoopDriver(loop)
             drive = driver.drive = self._begin(targets, driver.wake, loop, None)
             self._driver = driver
+        try:
+            want = drive.wait_for(targets, loop.create_future())
+        except BaseException:
+            driver.wake()  # what was taken in vain is dropped
+            raise
         self._waiters += 1
-        want = drive.wait_for(targets, loop.create_future())
         driver.look()
         try:
             await want.future
         except asyncio.CancelledError:
+            drive.release(want)
             if self._one_waits_less(driver):
                 await driver.end("nobody waits for it any more")
             else:
-                drive.release(want)
-                driver.look()
+                driver.wake()  # once for all that are cancelled together: then it drops what nobody waits for
             raise
+        drive.release(want)
         self._one_waits_less(driver)
-        return [drive.outcome(target) for target in targets]
+        return [drive.result(number, target) for number, target in zip(want.numbers, targets, strict=True)]
 
     def _one_waits_less(self, driver: _LoopDriver) -> bool:
         """Whether that was the last: then the engine is free for another drive, even if this one has still to be ended."""
@@ -217,6 +222,11 @@ class Engine:
             drive.halt("stop() was called")
 
     def _check_idle(self) -> None:
+        driver = self._driver
+        if driver is not None and driver.drive.loop is not None and driver.drive.loop.is_closed():
+            self._waiters = 0  # they are gone with their loop
+            self._driver = None
+            self._leave(driver.drive)
         if self._working:
             raise UsageError("this engine is at work: wait until its orchestrate has returned, or make another engine")
 
@@ -386,6 +396,7 @@ class _LoopDriver:
         """On the loop: take steps, and say when everything has ended."""
         self._coming = False
         drive = self.drive
+        drive.drop()
         drive.advance()
         while drive.here:
             drive.call_here(None)
