@@ -319,11 +319,11 @@ def finish_case():
 
 def limited(count):
     """The case's runner with `max_running`; its pipe is counted as there from the start."""
-    from woflo.runners import _supervisor
+    from woflo.runners import _tree
 
     narrow = RUNNER.using(max_running=count)
     if IS_PROCESS:
-        _supervisor.slots_of(narrow)
+        _tree.slots_of(narrow)
         BEFORE["descriptors"] = descriptors()
     return narrow
 
@@ -337,13 +337,13 @@ def _begin():
         faulthandler.enable()
         faulthandler.register(signal.SIGUSR2, all_threads=True, chain=False)
     if os.environ["FAULTS_WARM"] == "1":
-        from woflo.runners import _supervisor
+        from woflo.runners import _tree
         from woflo.runners.multiprocess import MultiprocessTaskRun
 
         # A fork is quick; what woflo keeps for good (selector, slots) is now open.
         task(lambda: None, runner=MultiprocessTaskRun)().get_result(timeout=LIMIT)
         if IS_PROCESS:
-            _supervisor.slots_of(RUNNER)
+            _tree.slots_of(RUNNER)
         collect()
     if RUNNER_NAME in ("thread", "async"):
         # idle threads end by themselves after a second: a hundred cases need not wait for it

@@ -14,7 +14,7 @@ import sys
 from _thread import _count as thread_count
 from _thread import get_ident
 
-from woflo.runners import _attempt, _poller, _process, _shipping
+from woflo.runners import _attempt, _poller, _process, _shipping, _tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -427,9 +427,7 @@ def _spawn(run: Any, slots: Slots, token: bytes, mask: set[Any]) -> Worker:
         with open(parcel, "wb", closefd=False) as file:
             pickle.dump((settings, run._parcel.data), file, 5)
         os.lseek(parcel, 0, os.SEEK_SET)
-        from woflo.runners import _supervisor
-
-        tree = _supervisor.tree_slots()
+        tree = _tree.tree_slots()
         tokens = (tree.size, tree.reader, tree.writer)
         code = (
             f"import sys; sys.path[:] = {[p for p in sys.path if type(p) is str]!r}; from woflo.runners._worker import spawned; "

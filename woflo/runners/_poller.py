@@ -1,4 +1,4 @@
-"""Which descriptors are readable, which processes have ended: one thread at a time asks.
+"""Which descriptors are readable, which processes have ended: one thread at a time asks, and a bell wakes it.
 
 Linux: epoll and pidfds. macOS and the BSDs: kqueue. Elsewhere (Windows) there are no process runs that
 are watched by descriptor: see `_portable`. Other threads may add and remove while one is asleep in `wait`.
@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Poller", "watch_process"]
+__all__ = ["Bell", "Poller", "watch_process"]
 
 _MOST = 64  # events taken at once; the rest come with the next step
 
@@ -133,3 +133,46 @@ else:
 def watch_process(pid: int) -> int:
     """A key by which a `Poller` watches a process: a new pidfd, or the negative number."""
     return os.pidfd_open(pid) if Poller is _EpollPoller else -pid
+
+
+class Bell:
+    """Wakes a thread out of the poller: a pipe; on Windows, which selects sockets only, two of those."""
+
+    def __init__(self) -> None:
+        if os.name == "posix":
+            self._reader, self._writer = os.pipe()
+            os.set_blocking(self._reader, False)
+            os.set_blocking(self._writer, False)
+        else:
+            import socket
+
+            self._sockets = socket.socketpair()
+            for end in self._sockets:
+                end.setblocking(False)
+
+    def fileno(self) -> int:
+        """What the poller watches."""
+        return self._reader if os.name == "posix" else self._sockets[0].fileno()
+
+    def ring(self) -> None:
+        """Make it readable."""
+        try:
+            os.write(self._writer, b"!") if os.name == "posix" else self._sockets[1].send(b"!")
+        except BlockingIOError:  # it is, many times over
+            pass
+
+    def hush(self) -> None:
+        """Make it unreadable again."""
+        try:
+            os.read(self._reader, 4096) if os.name == "posix" else self._sockets[0].recv(4096)
+        except BlockingIOError:  # another thread has
+            pass
+
+    def close(self) -> None:
+        """Close both ends."""
+        if os.name == "posix":
+            os.close(self._reader)
+            os.close(self._writer)
+        else:
+            for end in self._sockets:
+                end.close()

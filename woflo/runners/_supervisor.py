@@ -24,46 +24,32 @@ import errno
 import os
 from _thread import RLock, allocate_lock, get_ident
 from collections import deque
-from heapq import heapify, heappop, heappush
-from itertools import count
 from time import monotonic
 
 from woflo.result import WorkerFailure
-from woflo.runners import _attempt, _launch, _process, _shipping, _waiters, base
-from woflo.runners._poller import Poller
-from woflo.runners._slots import Slots, default_size
+from woflo.runners import _attempt, _launch, _process, _shipping, _tree, _waiters
+from woflo.runners._poller import Bell, Poller
+from woflo.runners._timers import Timers
+from woflo.runners._tree import leave_slots, slots_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket
     from asyncio import AbstractEventLoop
     from collections.abc import Callable
     from typing import Any
 
     from woflo.result import Failure
     from woflo.runners._launch import Worker
+    from woflo.runners._slots import Slots
+    from woflo.runners._timers import Timer
     from woflo.runners._waiters import Waiter
     from woflo.runners.base import BaseTaskRun
 
 _CLOEXEC = 0x40000000 if os.name == "posix" and hasattr(os, "pidfd_open") else 0  # Linux: MSG_CMSG_CLOEXEC
-_MOST_UNREAD = 32_768  # bytes of the channel's buffer (208 KiB): a parent that doesn't look must not block its worker
 _BOOT_SECONDS = 60.0
 _READ_BYTES = 4096  # nearly every frame fits; a larger one is read in its own size
 _MOST_ASIDE = 8  # background threads inside the user's code at once; more callbacks than that delay what falls due
 _TIRED = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # try again when a worker has ended
-
-
-class Timer:
-    """Something to be done at a time; `cancel` keeps it from being done."""
-
-    __slots__ = ("action",)
-
-    def __init__(self, action: Callable[[], None]) -> None:
-        self.action: Callable[[], None] | None = action
-
-    def cancel(self) -> None:
-        """Don't do it; a second call does nothing."""
-        self.action = None
 
 
 class _Background(_waiters.Waiter):
@@ -77,49 +63,6 @@ class _Background(_waiters.Waiter):
         self.aside = False  # whether it is inside the user's code, and nobody relies on it
 
 
-class _Bell:
-    """Wakes a thread out of the poller: a pipe; on Windows, which selects sockets only, two of those."""
-
-    def __init__(self) -> None:
-        if os.name == "posix":
-            self._reader, self._writer = os.pipe()
-            os.set_blocking(self._reader, False)
-            os.set_blocking(self._writer, False)
-        else:
-            import socket
-
-            self._sockets = socket.socketpair()
-            for end in self._sockets:
-                end.setblocking(False)
-
-    def fileno(self) -> int:
-        """What the poller watches."""
-        return self._reader if os.name == "posix" else self._sockets[0].fileno()
-
-    def ring(self) -> None:
-        """Make it readable."""
-        try:
-            os.write(self._writer, b"!") if os.name == "posix" else self._sockets[1].send(b"!")
-        except BlockingIOError:  # it is, many times over
-            pass
-
-    def hush(self) -> None:
-        """Make it unreadable again."""
-        try:
-            os.read(self._reader, 4096) if os.name == "posix" else self._sockets[0].recv(4096)
-        except BlockingIOError:  # another thread has
-            pass
-
-    def close(self) -> None:
-        """Close both ends."""
-        if os.name == "posix":
-            os.close(self._reader)
-            os.close(self._writer)
-        else:
-            for end in self._sockets:
-                end.close()
-
-
 class Supervisor:
     """This process's workers, pending runs and timers."""
 
@@ -131,15 +74,12 @@ class Supervisor:
         self._torn = False  # Ctrl-C cut a registration short
         self._tired = False  # a worker could not be started for want of descriptors or processes
         self._poller = Poller()
-        self._bell = _Bell()
+        self._bell = Bell()
         self._poller.add(self._bell.fileno())
         self._watched_slots: set[int] = set()  # token pipes in the poller, while runs are pending
-        self._timers: list[tuple[float, int, Timer]] = []
-        self._order = count()
+        self._timers = Timers()
         self._driver_thread = 0  # the one that holds it
-        self._begun: list[Timer] = []  # taken off the heap, their actions perhaps not done
         self._taking: set[Worker] = set()  # their results are being taken at the moment
-        self._sweep_at = 128  # timers in the heap at which those that were cancelled are thrown out
         self._driver = allocate_lock()  # held by the thread that takes steps
         self.driving: object = None  # the waiter or the run that it is for, while it may be asleep in the poller
         self._sleepers: list[Waiter] = []  # threads that would drive if the driver left
@@ -288,8 +228,9 @@ class Supervisor:
         """Sleep until something happens, at most `seconds`; take note of all of it. Only the driver calls this."""
         if self._torn:
             self._repair()
-        if self._timers:
-            left = max(0.0, self._timers[0][0] - monotonic())
+        heap = self._timers.heap
+        if heap:
+            left = max(0.0, heap[0][0] - monotonic())
             seconds = left if seconds is None else min(seconds, left)
         events = self._poller.wait(None if seconds is None else max(0.0, seconds))
         if not events and not self.pending:
@@ -316,10 +257,7 @@ class Supervisor:
                     self._poller.add_process(key)
                 elif worker.open:
                     self._poller.add(key)
-            begun, self._begun = self._begun, []
-            for timer in begun:
-                if timer.action is not None:
-                    heappush(self._timers, (monotonic(), next(self._order), timer))
+            self._timers.restore()
             waiting = {worker for worker, _, _ in self._finished} | self._taking
             for run in list(_process.live):
                 mine: Worker | None = getattr(run, "_worker", None)
@@ -436,17 +374,10 @@ class Supervisor:
             raise
 
     def _due(self) -> Timer | None:
-        """The next timer whose time has come; it stays known to `_repair` until its action is done."""
-        if not self._timers:
+        if not self._timers.heap:
             return None
         with self.lock:
-            if not self._timers or self._timers[0][0] > monotonic():
-                return None
-            timer = self._timers[0][2]
-            self._begun = [one for one in self._begun if one.action is not None]
-            self._begun.append(timer)
-            heappop(self._timers)
-            return timer
+            return self._timers.pop()
 
     def _drive(self, seconds: float | None, whom: object) -> bool:
         """Take one step as the driver, on behalf of `whom`; False, at once, if another thread drives."""
@@ -476,7 +407,7 @@ class Supervisor:
 
     def nudge(self) -> None:
         """Take one step that doesn't block, unless another thread is driving anyway."""
-        if self._drive(0.0, None) and (self._finished or self._timers or _process.news):
+        if self._drive(0.0, None) and (self._finished or self._timers.heap or _process.news):
             self._tell()
 
     def wait_for(self, run: BaseTaskRun[Any], deadline: float | None) -> bool:
@@ -529,7 +460,7 @@ class Supervisor:
 
     def needs_hands(self) -> bool:
         """Whether something can fall due and no background thread is there for it (none could be started)."""
-        return bool(self._timers) and self._background is None
+        return bool(self._timers.heap) and self._background is None
 
     def wake(self) -> None:
         """Have the driver, if it is asleep in the poller, look again."""
@@ -539,15 +470,8 @@ class Supervisor:
 
     def call_later(self, seconds: float, action: Callable[[], None]) -> Timer:
         """Have `action()` called in `seconds`, by whoever takes the step then, with no lock held."""
-        timer = Timer(action)
-        when = monotonic() + seconds
         with self.lock:
-            first = not self._timers or when < self._timers[0][0]
-            heappush(self._timers, (when, next(self._order), timer))
-            if len(self._timers) >= self._sweep_at:
-                self._timers = [entry for entry in self._timers if entry[2].action is not None]
-                heapify(self._timers)
-                self._sweep_at = max(128, 2 * len(self._timers))
+            timer, first = self._timers.add(monotonic() + seconds, action)
         if first and self._driver.locked():
             self.wake()
         return timer
@@ -699,13 +623,8 @@ class Supervisor:
 
 _supervisor: Supervisor | None = None
 _making = allocate_lock()
-_slots: dict[type, Slots] = {}
 _hooked = False
 _kept: list[Any] = []
-_own_channel: socket | None = None  # in a worker: its end of its channel
-_own_slots: Slots | None = None  # in a worker: the slots that its token came from
-_own_token = False  # in a worker: whether it has a slot's token at the moment
-_blocked = 0  # in a worker: how many of its threads wait for runs
 
 
 def get() -> Supervisor:
@@ -733,30 +652,6 @@ def could_not_start(error: OSError) -> WorkerFailure:
     return WorkerFailure(f"could not be started: {name}: {error.strerror}", errno=name)
 
 
-def slots_of(runner: type) -> Slots:
-    """The slots that a runner's workers take: the tree's, or those of a class with a `max_running` of its own."""
-    if runner.max_running is None:  # type: ignore[attr-defined] # nobody on the way up says a number
-        owner: Any = base.BaseTaskRun
-        found = _slots.get(owner)
-        return _slots.setdefault(owner, Slots(default_size())) if found is None else found
-    owner = runner._limit_owner()  # type: ignore[attr-defined]
-    found = _slots.get(owner)
-    if found is None or found.size != owner.max_running:
-        found = _slots[owner] = Slots(owner.max_running)  # of a changed size: runs that are under way keep the old ones
-    return found
-
-
-def leave_slots(slots: Slots) -> None:
-    """An attempt no longer needs its slots: those of a class of its own are closed with their last user."""
-    slots.users -= 1
-    if slots.users == 0 and not slots.inherited and _slots.get(base.BaseTaskRun) is not slots:
-        for owner in [owner for owner, one in _slots.items() if one is slots]:
-            del _slots[owner]
-        if _supervisor is not None:
-            _supervisor.unwatch(slots)
-        slots.close()
-
-
 def _hook() -> None:
     global _hooked
     if not _hooked and hasattr(os, "register_at_fork"):
@@ -779,54 +674,11 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     """Nothing of the parent's is this process's: its runs, its workers, its locks."""
-    global _supervisor, _making, _own_channel, _own_token, _blocked
+    global _supervisor, _making
     old, _supervisor, _process.supervisor = _supervisor, None, None
     _making = allocate_lock()
-    _own_channel, _own_token, _blocked = None, False, 0
-    for slots in _slots.values():
-        slots.after_fork()
+    _tree.after_fork()
     if old is not None:
         _kept.append(old)  # nothing of it may be destroyed here
         old.abandon(to_worker=_process.forking)
     _process.forking = False
-
-
-def become_worker(channel: socket, slots: Slots, *, held: bool) -> None:
-    """In a worker: know the own channel and token, so that waiting for a run of its own lends the token."""
-    global _own_channel, _own_slots, _own_token
-    _own_channel, _own_slots, _own_token = channel, slots, held
-    if held:
-        _process.waiting_hooks.append(_lend_or_reclaim)
-
-
-def token_is_back() -> None:
-    """In a worker whose result is sent: its parent has put the token back."""
-    global _own_token
-    _own_token = False
-
-
-def tree_slots() -> Slots:
-    """The tokens of the whole tree of processes."""
-    return slots_of(base.BaseTaskRun)
-
-
-def inherit_slots(size: int, reader: int, writer: int) -> Slots:
-    """In a spawned worker: the tokens of the tree that it belongs to."""
-    found = _slots[base.BaseTaskRun] = Slots(size, (reader, writer))
-    return found
-
-
-def _lend_or_reclaim(blocks: bool) -> None:
-    """Somebody else may use this worker's slot while all that it does is wait."""
-    global _blocked, _own_token
-    _blocked += 1 if blocks else -1
-    slots = _own_slots
-    if slots is None or _own_channel is None:
-        return
-    if blocks and _own_token and _shipping.unread(_own_channel) < _MOST_UNREAD:
-        _own_token = False
-        _own_channel.send(_shipping.frame(_shipping.LENT))
-        slots.lend()
-    elif not blocks and _blocked == 0 and not _own_token and slots.reclaim():
-        _own_token = True
-        _own_channel.send(_shipping.frame(_shipping.HELD))

@@ -19,7 +19,7 @@ import sys
 from woflo import _exceptions, _notify, _unseen
 from woflo.errors import TaskStopped
 from woflo.result import StoppedFailure, WorkerFailure
-from woflo.runners import _attempt, _process, _shipping, _supervisor
+from woflo.runners import _attempt, _process, _shipping, _tree
 
 try:
     import fcntl
@@ -105,7 +105,7 @@ def carry_out(
             renew_streams()
         if libraries:
             _settle_libraries(libraries)
-        _supervisor.become_worker(channel, slots, held=held)
+        _tree.become_worker(channel, slots, held=held)
         if run._context is None:  # forked by the caller itself: this is its context
             _main(run, channel)
         else:
@@ -142,7 +142,7 @@ def _main(run: BaseTaskRun[Any], channel: socket) -> None:
     if not _is_ours(channel):
         _tell_by_dying()
     _shipping.send_result(channel, result, _places)
-    _supervisor.token_is_back()
+    _tree.token_is_back()
     if _process.live:
         finish_own_runs(result)
 
@@ -436,7 +436,7 @@ def spawned(channel_fd: int, parcel_fd: int, parent: int, slots: tuple[int, int,
         reset_signals([])
         os.dup2(_process.null(), 0)
         sys.stdin = _empty_stdin
-        _supervisor.become_worker(channel, _supervisor.inherit_slots(*slots), held=held)
+        _tree.become_worker(channel, _tree.inherit_slots(*slots), held=held)
         with open(parcel_fd, "rb") as file:
             settings, data = pickle.load(file)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, settings["mask"])  # signals were blocked over the exec
