@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _ALL_SIGNALS = frozenset(range(1, getattr(_signal, "NSIG", 65))) - {32, 33}  # the two that glibc keeps to itself
 _CTRL_C = (_signal.SIGINT,)
 _CATCHABLE = tuple(number for number in range(1, 32) if number not in {9, 19})  # SIGKILL and SIGSTOP can't be handled
-_KNOWN = sys.stdlib_module_names | {"IPython", "ipykernel", "tornado", "tqdm", "woflo", "zmq"}
+_KNOWN = sys.stdlib_module_names | {"IPython", "ipykernel", "loguru", "tornado", "tqdm", "woflo", "zmq"}
 _threads_named = False
 _modules = 0  # how many were loaded when they were last looked at
 _libraries: list[str] = []  # those that want to be told of a fork
