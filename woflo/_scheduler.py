@@ -115,20 +115,23 @@ class Scheduler:
                 ready.append(number)
             number += 1
         self.left += number - first
-        if self._ranks:
+        if isinstance(self._queue, list):
             self._ranks.extend([0.0] * (number - first))
         for one in ready:
             self._freed(one)
 
     def rank(self, seconds: Sequence[float]) -> None:
-        """From now on hand out first what heads the longest path, given how long each node takes (all of them, by number)."""
+        """From now on hand out first what heads the longest path, given how long each node takes (all of them, by number).
+
+        Nodes that are added later count as 0 s until the next call.
+        """
         order: Iterable[int] = range(len(self._state) - 1, -1, -1) if self._ordered else reversed(self._topological())
         ranks = list(seconds)
-        children = self.children
+        children, state = self.children, self._state
         for number in order:
             after = children[number]
             if after:
-                ranks[number] += max([ranks[child] for child in after])
+                ranks[number] += max([ranks[child] for child in after if state[child] < _FINAL], default=0.0)
         self._ranks = ranks
         queue = [one if isinstance(one, int) else one[1] for one in self._queue]
         self._queue = [(-ranks[number], number) for number in queue]
@@ -136,6 +139,8 @@ class Scheduler:
 
     def done(self, number: int, *, failed: bool = False) -> None:
         """A node that was handed out has ended, or one that still waits was ended by somebody.
+
+        Nothing happens if it was dropped meanwhile.
 
         Raises:
             InternalError: it was neither handed out nor waits, or has ended before.
@@ -175,14 +180,19 @@ class Scheduler:
     def splice(self, number: int, need: int) -> None:
         """A node that was handed out turns out to stand for another one: it is ready again when that one has ended.
 
+        Nothing happens if it was dropped meanwhile.
+
         Raises:
-            Cyclic: that one needs this one.
+            Cyclic: that one needs this one; its `needs` are a shortest way round, and nothing was changed.
             InternalError: it was not handed out.
         """
+        if self._state[number] == DROPPED:
+            return
         if self._state[number] != RUNNING:
             raise InternalError(f"node {number} can't be spliced in state {self._state[number]}")
-        if self._needs(need, number):
-            raise Cyclic({number: [need]})
+        way = [] if self._state[need] >= _FINAL else self._way(need, number)
+        if way:
+            raise Cyclic({one: [other] for one, other in zip([number, *way[:-1]], way, strict=True)})
         self.running -= 1
         self._state[number] = WAITING
         self._ordered = False
@@ -198,7 +208,17 @@ class Scheduler:
             known.append(number)
 
     def drop(self, numbers: Iterable[int]) -> list[int]:
-        """Nobody wants these any more, nor anything that needs them; returns those that are running."""
+        """Nobody wants these any more, nor anything that needs them; returns those that are running.
+
+        Raises:
+            InternalError: something unfinished, and not dropped with them, needs one of them; nothing was changed.
+        """
+        numbers = list(numbers)
+        gone = set(numbers)
+        for number in numbers:
+            for child in self.children[number] or ():
+                if child not in gone and self._state[child] < _FINAL:
+                    raise InternalError(f"node {number} is dropped, and node {child} needs it")
         running = []
         for number in numbers:
             state = self._state[number]
@@ -311,19 +331,23 @@ class Scheduler:
         """The nodes that have not ended."""
         return [number for number, state in enumerate(self._state) if state < _FINAL]
 
-    def _needs(self, number: int, other: int) -> bool:
-        """Whether `number` is `other` or needs it, directly or not."""
-        seen = {other}
-        todo = [other]
-        while todo:
-            one = todo.pop()
-            if one == number:
-                return True
+    def _way(self, number: int, other: int) -> list[int]:
+        """A shortest way from `number` to `other`, both included, along what each needs; [] if there is none."""
+        came = {other: other}
+        reached = [other]
+        for one in reached:  # it grows
+            if number in came:
+                break
             for child in self.children[one] or ():
-                if child not in seen:
-                    seen.add(child)
-                    todo.append(child)
-        return False
+                if child not in came:
+                    came[child] = one
+                    reached.append(child)
+        if number not in came:
+            return []
+        way = [number]
+        while way[-1] != other:
+            way.append(came[way[-1]])
+        return way
 
     def _topological(self) -> list[int]:
         """The unfinished nodes, each behind all that it needs."""
@@ -350,7 +374,8 @@ class Scheduler:
             for child in children or ():
                 if state[number] < _FINAL:
                     counted[child] += 1
-        queued = [one if isinstance(one, int) else one[1] for one in self._queue]
+        queue = [one if isinstance(one, int) else one[1] for one in self._queue]
+        queued = set(queue)
         for number in range(total):
             if state[number] < _FINAL and self._waiting[number] != counted[number]:
                 raise InternalError(f"node {number} waits for {self._waiting[number]}, should be {counted[number]}")
@@ -362,11 +387,15 @@ class Scheduler:
                 if number in queued and state[number] == DROPPED:
                     continue
                 raise InternalError(f"node {number} in state {state[number]} and the queue disagree")
-        if len(set(queued)) != len(queued):
+        if len(queued) != len(queue):
             raise InternalError("a node is in the queue twice")
         if self.left != sum(one < _FINAL for one in state) or self.running != state.count(RUNNING):
             raise InternalError("the counts are wrong")
-        if self.left and not self.running and not self._queue and not self._blocked:
+        if any(self._bad[number] for number in range(total) if state[number] == READY):
+            raise InternalError("a node is ready although something that it needs has failed")
+        if set(self.unfinished()) & set(self._blocked) != {one for one in range(total) if state[one] == BLOCKED}:
+            raise InternalError("what is blocked is not told")
+        if self.left and not any(one in {READY, BLOCKED, RUNNING} for one in state):
             raise InternalError("nodes are left, and nothing can go on")
 
 
