@@ -18,6 +18,7 @@ from woflo.runners import _attempt, _poller, _process, _shipping, _tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
     from typing import Any
 
@@ -27,6 +28,8 @@ _ALL_SIGNALS = frozenset(range(1, getattr(_signal, "NSIG", 65))) - {32, 33}  # t
 _CTRL_C = (_signal.SIGINT,)
 _CATCHABLE = tuple(number for number in range(1, 32) if number not in {9, 19})  # SIGKILL and SIGSTOP can't be handled
 _KNOWN = sys.stdlib_module_names | {"IPython", "ipykernel", "loguru", "tornado", "tqdm", "woflo", "zmq"}
+_handlers: list[Any] = []  # of those, as they were when they were last looked at
+_signals: list[int] = []  # that had a Python handler then
 _threads_named = False
 _modules = 0  # how many were loaded when they were last looked at
 _libraries: list[str] = []  # those that want to be told of a fork
@@ -218,6 +221,8 @@ def strays(pid: int) -> list[int]:
     return found
 
 
+# by the parent's own name for it, without a look at a module
+_watch_process: Callable[[int], int] = os.pidfd_open if _poller.by_pidfd else _poller.watch_process
 _worker: Any = None  # the worker's side, loaded by `prepare`: nothing is imported between fork and task
 
 
@@ -251,8 +256,13 @@ def quiet() -> tuple[set[Any], list[int]]:
     Returns:
         The mask as it was, and the signals that have a Python handler.
     """
-    signals = _handled() if "signal" in sys.modules else []
-    return _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS if signals else _CTRL_C), signals
+    global _handlers, _signals
+    if "signal" in sys.modules:
+        handlers = list(map(_signal.getsignal, _CATCHABLE))
+        if handlers != _handlers:
+            _signals = _handled(handlers)
+            _handlers = handlers
+    return _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS if _signals else _CTRL_C), _signals
 
 
 def loud(mask: set[Any]) -> None:
@@ -266,24 +276,18 @@ def launch(run: Any, slots: Slots, token: bytes, mask: set[Any], signals: list[i
     Raises:
         OSError: no process or descriptor is to be had now.
     """
+    # all in one piece: every function called between two forks costs page faults
     if run._spawns:
         return _spawn(run, slots, token, mask)
-    try:
-        return fork(run, slots, token, mask, signals)
-    except RuntimeError:
-        if not sys.is_finalizing() and not _process.exiting:
-            raise
-        run._pack()  # CPython 3.12.0 and 3.12.1: no fork from the first moment of exit, but a fresh interpreter
-        return _spawn(run, slots, token, mask)
-
-
-def fork(run: Any, slots: Slots, token: bytes, mask: set[Any], signals: list[int]) -> Worker:
-    """Fork a worker. Written in one piece: every function called between two forks costs page faults in both processes."""
     threads = thread_count()
     if threads:
         _name_the_risk()
     else:  # with threads, the child gets fresh streams instead: flushing might wait for another thread's write
-        flush()
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except (OSError, ValueError, AttributeError):  # closed, its reader gone, or None: the program's own business
+            pass
     if len(sys.modules) != _modules:
         _look_at_modules()
     parent = os.getpid()
@@ -293,23 +297,28 @@ def fork(run: Any, slots: Slots, token: bytes, mask: set[Any], signals: list[int
         ours.setblocking(False)
         _process.forking = True
         try:
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except RuntimeError:
+                if not sys.is_finalizing() and not _process.exiting:
+                    raise
             if pid == 0:
                 ours.close()  # else the lifeline would never hang up
                 _worker.carry_out(run, theirs, parent, threads > 0, mask, signals, _libraries, slots, bool(token))
         finally:
             _process.forking = False
+        if pid < 0:
+            ours.close()
+            run._pack()  # CPython 3.12.0 and 3.12.1: no fork from the first moment of exit, but a fresh interpreter
+            return _spawn(run, slots, token, mask)
     except BaseException:
-        if pid > 0:  # Ctrl-C, by way of another thread: the worker must not live unknown
-            os.kill(pid, _signal.SIGKILL)
-            os.waitpid(pid, 0)
-        ours.close()
+        _undo(pid, ours)
         raise
     finally:
         theirs.close()
     worker = Worker(run, pid, ours, slots, token)
     try:
-        worker.process_key = _poller.watch_process(pid)
+        worker.process_key = _watch_process(pid)
     except ProcessLookupError:  # it has ended, and the application has reaped it: what it sent still counts
         worker.gone = True
     except OSError:
@@ -318,7 +327,15 @@ def fork(run: Any, slots: Slots, token: bytes, mask: set[Any], signals: list[int
     return worker
 
 
-def flush() -> None:
+def _undo(pid: int, channel: Any) -> None:
+    """Ctrl-C, by way of another thread, or no process to be had: a worker must not live unknown."""
+    if pid > 0:
+        os.kill(pid, _signal.SIGKILL)
+        os.waitpid(pid, 0)
+    channel.close()
+
+
+def _flush() -> None:
     """Write out what the program has printed before what its worker prints; what is in the buffers would appear twice."""
     try:
         sys.stdout.flush()
@@ -341,12 +358,10 @@ def _look_at_modules() -> None:
     _libraries = [name for name in ("multiprocess", "multiprocessing", "numpy.random") if name in sys.modules]
 
 
-def _handled() -> list[int]:
-    """The signals that have a Python handler now, besides Python's own for SIGINT."""
-    found = [number for number in _CATCHABLE if callable(_signal.getsignal(number))]
-    if found == [_signal.SIGINT] and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-        return []
-    return found
+def _handled(handlers: list[Any]) -> list[int]:
+    """The signals that have a Python handler, besides Python's own for SIGINT."""
+    found = [number for number, handler in zip(_CATCHABLE, handlers, strict=True) if callable(handler)]
+    return [] if found == [_signal.SIGINT] and handlers[_CATCHABLE.index(2)] is _signal.default_int_handler else found
 
 
 def _is_busy(frame: FrameType | None) -> bool:
@@ -400,7 +415,7 @@ def _spawn(run: Any, slots: Slots, token: bytes, mask: set[Any]) -> Worker:
     from multiprocess import spawn, util
 
     if not thread_count():
-        flush()
+        _flush()
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
     parcel = -1
     try:

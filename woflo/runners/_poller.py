@@ -130,9 +130,12 @@ else:
     Poller = _SelectPoller
 
 
+by_pidfd: bool = Poller is _EpollPoller
+
+
 def watch_process(pid: int) -> int:
     """A key by which a `Poller` watches a process: a new pidfd, or the negative number."""
-    return os.pidfd_open(pid) if Poller is _EpollPoller else -pid
+    return os.pidfd_open(pid) if by_pidfd else -pid
 
 
 class Bell:

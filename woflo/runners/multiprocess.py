@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, ClassVar, TypeVar
 
-    from woflo.task import Task
-
     R = TypeVar("R", covariant=True)  # noqa: PLC0105
 
     from woflo.runners._launch import Worker
@@ -75,16 +73,15 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
     _parcel: Parcel | None
     _worker: Worker | None  # of the current attempt, or the last
 
-    def __init__(
-        self, task: Task[..., R], args: tuple[Any, ...], kwargs: dict[str, Any], number: int, owner: object
-    ) -> None:
-        BaseTaskRun.__init__(self, task, args, kwargs, number, owner)
+    def _prepare_pending(self) -> None:
+        super()._prepare_pending()
         self._parcel = self._worker = None
         self._spawns = False
 
     def _begin(self) -> None:
         """Start the first attempt; under spawn, pack the call now."""
         kind = self.process_type
+        self._parcel = self._worker = None
         self._spawns = kind is not ForkProcess and start_method(kind) == "spawn"
         if self._spawns:
             self._pack()
@@ -114,7 +111,7 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
             _portable.start(self)
             return
         try:
-            _supervisor.get().start(self)
+            (_process.supervisor or _supervisor.get()).start(self)
         except OSError as error:  # the supervisor itself, or its slots, could not be made
             self.finish(self._named(_supervisor.could_not_start(error)))
 
@@ -131,14 +128,9 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
 
     def _unattended_until_started(self) -> bool:
         """Whether something can fall due for this run with nobody waiting for it."""
-        task = self.task
-        return self._result is None and bool(
-            self._phase == "pending"
-            or task.timeout is not None
-            or task.policy.retries
-            or self._callbacks
-            or _notify.listening
-        )
+        if self.task.simple and self._phase != "pending" and not self._callbacks and not _notify.listening:
+            return False
+        return self._result is None
 
     def _take(self, worker: Worker, kind: bytes | None, body: Any) -> None:
         """The attempt's frame (a kind and its body), or without one what its process ended with."""
