@@ -445,6 +445,10 @@ class Drive:
             target = settings.follow(node, self.values[number])
             if target is not None:
                 if self._splice(number, target):
+                    if settings.ended is not None:
+                        settings.ended(
+                            node, Ok(self.values[number])
+                        )  # its own work is done, whatever becomes of the other
                     return
                 failed = True
         users, values, numbers = self._users, self.values, self.numbers
@@ -486,6 +490,7 @@ class Drive:
             return False
         self.scheduler.splice(number, other)
         self._aliases[number] = other
+        self._known.pop(number, None)
         return True
 
     def _way(self, starts: Iterable[int], end: int) -> list[int]:
@@ -754,7 +759,10 @@ class Want:
         """One of the nodes has ended."""
         self.left -= 1
         if not self.left and not self.future.done():
-            self.future.set_result(None)
+            try:
+                self.future.set_result(None)
+            except RuntimeError:  # its loop is closed: nobody waits there any more
+                return
 
 
 class _Step:

@@ -281,7 +281,7 @@ class Engine:
             for number, node in enumerate(drive.nodes):
                 failure = drive.failures.get(number)
                 if failure is not None:
-                    if not _was_stopped(failure):
+                    if not was_stopped(failure):
                         memo[node] = failure
                 elif drive.values[number] is not GONE:
                     memo[node] = Ok(drive.values[number])
@@ -441,7 +441,8 @@ def _check_end(drive: Drive, timeout: float | None) -> None:
         raise UsageError("everything here runs forever: give a timeout, or something that ends")
 
 
-def _was_stopped(failure: Failure) -> bool:
+def was_stopped(failure: Failure) -> bool:
+    """Whether it was stopped, or not run because something else was: that is no answer to be kept."""
     if isinstance(failure, DependencyFailure):
         return any(isinstance(root, StoppedFailure) for root in failure.root_causes())
     return isinstance(failure, StoppedFailure)

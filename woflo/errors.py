@@ -44,19 +44,21 @@ class InternalError(RuntimeError):
 
 
 class WaitTimeout(TimeoutError):
-    """A wait ran out (`get_result(timeout=...)`); the run itself goes on.
+    """A wait ran out: of `get_result`, the run goes on; of `compute`, it was stopped.
 
     Args:
         what: what was waited for, for instance the name of a run.
         seconds: how long the caller was ready to wait.
+        then: what becomes of it.
     """
 
-    def __init__(self, what: str, seconds: float) -> None:
-        super().__init__(what, seconds)
+    def __init__(self, what: str, seconds: float, then: str = "it goes on") -> None:
+        super().__init__(what, seconds)  # an OSError takes two arguments for itself, and would keep a third elsewhere
+        self.then = then
 
     def __str__(self) -> str:
         what, seconds = self.args
-        return f"{what} has not ended within {seconds:g} s; it goes on"
+        return f"{what} has not ended within {seconds:g} s; {self.then}"
 
 
 class TaskStopped(BaseException):

@@ -1,4 +1,4 @@
-"""Runs among a call's arguments: find them, and put their values in their places.
+"""Runs (or Lazies) among a call's arguments: find them, and put their values in their places.
 
 Only exact lists, tuples, dicts, sets and dataclasses are looked into, at any depth, iteratively. What holds
 no run is handed on as it is, the same object; what holds one is made anew, shared parts stay shared and cycles
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
-    from woflo.runners.base import BaseTaskRun
-
 PLAIN: frozenset[type] = frozenset({int, str, float, bool, bytes, type(None), complex, bytearray, range})
-_NOTHING, _RUN, _ROW, _DICT, _DATA = range(5)
+_NOTHING, RUN, LAZY, _ROW, _DICT, _DATA = range(6)
 _kinds: dict[type, int] = {**dict.fromkeys(PLAIN, _NOTHING), list: _ROW, tuple: _ROW, set: _ROW, dict: _DICT}
 _KINDS_KEPT = 1000  # types remembered; a program that makes classes by the thousand starts anew
 _SUSPECT_DEPTH = 64  # levels after which containers are remembered, so that a cycle ends
@@ -30,7 +28,9 @@ def _kind(cls: type) -> int:
     kind = _kinds.get(cls)
     if kind is None:
         if hasattr(cls, "_is_task_run"):
-            kind = _RUN
+            kind = RUN
+        elif hasattr(cls, "_is_lazy"):
+            kind = LAZY
         elif "__dataclass_fields__" in cls.__dict__:
             kind = _DATA
         else:
@@ -44,7 +44,7 @@ def _kind(cls: type) -> int:
 
 def is_run(cls: type) -> bool:
     """Whether instances of a class are TaskRuns."""
-    return _kind(cls) == _RUN
+    return _kind(cls) == RUN
 
 
 def _values(data: Any) -> list[Any]:
@@ -58,13 +58,13 @@ def _names(data: Any) -> list[str]:
     return [field.name for field in fields(data)]
 
 
-def find(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[BaseTaskRun[Any]]:
-    """The runs among the arguments, each once, level by level.
+def find(args: tuple[Any, ...], kwargs: dict[str, Any], wanted: int = RUN) -> list[Any]:
+    """The runs (`wanted` = LAZY: the Lazies) among the arguments, each once, level by level.
 
     A level is looked at with two C loops (its elements' types, as a set), about 12 ns per element; an element is
     touched only if its level holds a run or a container beside other things.
     """
-    runs: dict[int, BaseTaskRun[Any]] = {}
+    runs: dict[int, Any] = {}
     rows: list[Iterable[Any]] = [args, kwargs.values()] if kwargs else [args]
     dicts: list[dict[Any, Any]] = []
     datas: list[Any] = []
@@ -86,14 +86,14 @@ def find(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[BaseTaskRun[Any]
             )
 
         types = set(map(type, elements()))
-        kinds = {cls: kind for cls in types if (kind := _kind(cls))}
+        kinds = {cls: kind for cls in types if (kind := _kind(cls)) == wanted or kind >= _ROW}
         if not kinds:
             break
         if len(types) == 1 and _ROW in kinds.values():  # a list of pairs: nothing to pick out
             rows, dicts, datas = list(elements()), [], []
             continue
         level = [one for one in elements() if type(one) in kinds]
-        runs.update((id(one), one) for one in level if kinds[type(one)] == _RUN)
+        runs.update((id(one), one) for one in level if kinds[type(one)] == wanted)
         rows = [one for one in level if kinds[type(one)] == _ROW]
         dicts = [one for one in level if kinds[type(one)] == _DICT]
         datas = [one for one in level if kinds[type(one)] == _DATA]
@@ -112,9 +112,9 @@ def _parts(container: Any) -> Iterable[Any]:
 
 
 def substitute(
-    args: tuple[Any, ...], kwargs: dict[str, Any], value: Callable[[BaseTaskRun[Any]], Any]
+    args: tuple[Any, ...], kwargs: dict[str, Any], value: Callable[[Any], Any], wanted: int = RUN
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments with each run replaced by `value(run)`.
+    """The arguments with each run (`wanted` = LAZY: each Lazy) replaced by `value(run)`.
 
     Raises:
         TypeError: a value that can't be hashed takes the place of a run in a set or as a dict's key.
@@ -128,9 +128,9 @@ def substitute(
         container = todo.pop()
         for part in _parts(container):
             kind = _kind(type(part))
-            if kind == _RUN:
+            if kind == wanted:
                 touched.append(id(container))
-            elif kind != _NOTHING:
+            elif kind >= _ROW:
                 holders.setdefault(id(part), []).append(id(container))
                 if id(part) not in containers:
                     containers[id(part)] = part
@@ -148,15 +148,15 @@ def substitute(
             made[key] = _empty_like(containers[key])
 
     def new(part: Any) -> Any:
-        return value(part) if _kind(type(part)) == _RUN else made.get(id(part), part)
+        return value(part) if _kind(type(part)) == wanted else made.get(id(part), part)
 
     # tuples can't be filled later: inner ones first, one stack instead of recursion
     stack = [key for key in changed if isinstance(containers[key], tuple)]
     while stack:
         key = stack[-1]
-        wanted = [id(p) for p in containers[key] if id(p) in changed and id(p) not in made] if key not in made else []
-        if wanted:
-            stack.extend(wanted)
+        inner = [id(p) for p in containers[key] if id(p) in changed and id(p) not in made] if key not in made else []
+        if inner:
+            stack.extend(inner)
             continue
         stack.pop()
         if key not in made:

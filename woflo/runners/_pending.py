@@ -127,7 +127,7 @@ def _begin(run: BaseTaskRun[Any]) -> None:
         run._settle(run._named(DependencyFailure(failures)))
         return
     try:
-        run.args, run.kwargs = _inputs.substitute(run.args, run.kwargs, lambda one: one._result.value)  # type: ignore[union-attr]
+        run.args, run.kwargs = _inputs.substitute(run.args, run.kwargs, lambda one: one._result.value)
         run._begin()
         if run._stop_asked:
             run._end_what_began()

@@ -833,7 +833,8 @@ class BaseTaskRun(Generic[R]):
 
     # ------------------------------------------------------------------ small parts
 
-    def _error(self, result: Result[R]) -> BaseException:
+    @staticmethod
+    def _error(result: Result[Any]) -> BaseException:
         """What `get_result` raises for a failure; its traceback is the same however often it is raised."""
         error: BaseException = result  # type: ignore[assignment]
         if (
