@@ -102,7 +102,6 @@ def to_text(graph: Graph, status: Status = None) -> str:
     drawing = _Drawing(graph, status)
     lines: list[str] = []
     drawn: set[int] = set()  # whose needs have been drawn, or are about to be
-    below: set[int] = set()  # whose needs will be drawn in a tree of their own
     tops = [graph.place(node) for node in graph.leaves()]
     at = 0
     everything = iter(range(len(drawing.nodes)))
@@ -124,12 +123,11 @@ def to_text(graph: Graph, status: Status = None) -> str:
                 lines.append(before + text)
                 drawn.add(number)
                 continue
-            if number in drawn or (number in below and number != top):
-                lines.append(f"{before}{text} {'↑' if number in drawn else '↓'}")
+            if number in drawn:
+                lines.append(f"{before}{text} ↑")
                 continue
             if len(indent) >= 3 * _DEEPEST:
-                lines.append(f"{before}{text} ↓")
-                below.add(number)
+                lines.append(f"{before}{text} ↓")  # as a tree of its own, unless it is met before on a higher level
                 tops.append(number)
                 continue
             lines.append(before + text)
