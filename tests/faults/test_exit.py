@@ -394,6 +394,83 @@ def test_interrupt_at_any_time(start_case, runner, moment):
     assert "AssertionError" not in outcome.stderr
 
 
+@covers("interrupt-wait", runners=["fork"])
+def test_interrupt_at_every_point_of_a_step(run_case, runner):
+    """Ctrl-C wherever the interpreter can raise it in our part of the parent: no run hangs, no slot is lost, nothing is left.
+
+    That is at the beginning of a function and after a call into C; the N-th of these raises, N = 1, 2, … until none does.
+    """
+    outcome = run_case(
+        """
+        import loguru
+        from woflo.runners import _poller, _process, _supervisor, _timers, _tree, base, multiprocess
+
+        loguru.logger.remove()
+        files = {module.__file__ for module in (_poller, _supervisor, _timers, _tree, base, multiprocess)}
+        narrow = limited(2)
+
+        @task(runner=narrow)
+        def give(value):
+            return value
+
+        @task(runner=narrow, retries=1, retry_sleep_time=0.001)
+        def die():
+            os._exit(3)
+
+        @task(runner=narrow, timeout=30)
+        def long():
+            return b"x" * 100_000
+
+        calls = (functools.partial(give, 1), die, long, functools.partial(give, 2))
+
+        def interrupted_at(number):
+            passed = 0
+
+            def count(frame, event, argument):
+                nonlocal passed
+                if event not in ("call", "c_return") or frame.f_code.co_filename not in files:
+                    return
+                if signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+                    return
+                passed += 1
+                if passed == number:
+                    sys.setprofile(None)
+                    raise KeyboardInterrupt
+
+            runs = []
+            sys.setprofile(count)
+            try:
+                for call in calls:
+                    runs.append(call())
+                for run in runs:
+                    run.wait(LIMIT)
+            except KeyboardInterrupt:
+                pass
+            finally:
+                sys.setprofile(None)
+            for run in {*runs, *_process.live}:
+                assert run.wait(LIMIT), (number, run)
+            return passed >= number
+
+        number = 1
+        while interrupted_at(number):
+            same([run.get_result(timeout=LIMIT) for run in (give(3), give(4), give(5))], [3, 4, 5])
+            number += 1
+        until(lambda: (collect(), _supervisor.existing().workers)[1] == {})
+        slots = _tree.slots_of(narrow)
+        same((slots.users, slots.take(), slots.take(), slots.take()), (0, b"", b"+", None))
+        slots.give(b"")
+        slots.give(b"+")
+        write("points", number)
+        BEFORE["descriptors"] |= {-one: "" for one in range(1, 4)}  # of a large result that was lost on its way
+        """,
+        runner=runner,
+        limit=120,
+    )
+    (points,) = (int(line.split()[1]) for line in outcome.ledger if line.startswith("points"))
+    assert points > 50
+
+
 @covers("interrupt-exit")
 def test_interrupt_in_the_final_wait(start_case, runner):
     """Ctrl-C while the interpreter waits for its last runs: one press, dies by SIGINT, no traces."""

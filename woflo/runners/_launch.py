@@ -247,8 +247,8 @@ def nobody(run: Any) -> Worker:
     return worker
 
 
-def quiet() -> tuple[set[Any], list[int]]:
-    """Block Ctrl-C (every signal, if the program has handlers) until the worker is registered; see `loud`.
+def quiet(*, forking: bool = True) -> tuple[set[Any], list[int]]:
+    """Block Ctrl-C (every signal, if the program has handlers and a worker may be forked) until `loud`.
 
     Inside of os.fork() it would be raised in somebody's fork hook, printed there and lost; after it, the worker would be
     lost. A spawned interpreter inherits the mask, so Ctrl-C doesn't reach it while it is importing.
@@ -257,6 +257,10 @@ def quiet() -> tuple[set[Any], list[int]]:
         The mask as it was, and the signals that have a Python handler.
     """
     global _handlers, _signals
+    if os.name == "nt":
+        return set(), []
+    if not forking:
+        return _signal.pthread_sigmask(_signal.SIG_BLOCK, _CTRL_C), []
     if "signal" in sys.modules:
         handlers = list(map(_signal.getsignal, _CATCHABLE))
         if handlers != _handlers:
@@ -267,7 +271,8 @@ def quiet() -> tuple[set[Any], list[int]]:
 
 def loud(mask: set[Any]) -> None:
     """Let the signals in again; one that came meanwhile is raised here."""
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+    if os.name != "nt":
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
 
 
 def launch(run: Any, slots: Slots, token: bytes, mask: set[Any], signals: list[int]) -> Worker:

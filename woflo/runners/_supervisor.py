@@ -14,7 +14,8 @@ Rules. 1: `lock` is held while the tables change and around fork, never while sl
 2: a result is decoded and a run is finished after the step, by the thread that took it, with no lock held.
 3: a complete frame is the result, whatever became of the worker; a death counts only when the pidfd says so and
 the channel is read to its end. 4: a group is signalled before its leader is reaped (its number is ours till then).
-5: every part of a step can be cut short by Ctrl-C and done again.
+5: while the tables change Ctrl-C is blocked; where it comes all the same (by way of another thread) every part of a step can be
+cut short and done again.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 _CLOEXEC = 0x40000000 if os.name == "posix" and hasattr(os, "pidfd_open") else 0  # Linux: MSG_CMSG_CLOEXEC
 _BOOT_SECONDS = 60.0
+_CUT_SHORT = "Ctrl-C came while its result was being collected"
 _READ_BYTES = 4096  # nearly every frame fits; a larger one is read in its own size
 _MOST_ASIDE = 8  # background threads inside the user's code at once; more callbacks than that delay what falls due
 _TIRED = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # try again when a worker has ended
@@ -72,6 +74,7 @@ class Supervisor:
         self.pending: dict[Slots, deque[Any]] = {}  # runs that wait for a slot, by the slots they want
         self._starts = 0
         self._torn = False  # Ctrl-C cut a registration short
+        self._calm: tuple[set[Any], list[int]] | None = None  # while the tables change: the signal mask from before
         self._tired = False  # a worker could not be started for want of descriptors or processes
         self._poller = Poller()
         self._bell = Bell()
@@ -103,12 +106,19 @@ class Supervisor:
             self.nudge()
         try:
             with self.lock:
-                slots = run._slots = slots_of(type(run))
-                slots.users += 1
-                if slots in self.pending or not (self._try(run, slots) or self._try_again(run, slots)):
-                    run._mark_pending()
-                    self.pending.setdefault(slots, deque()).append(run)
-                    self._watch(slots)
+                outermost = self._calm is None
+                if outermost:
+                    self._calm = _launch.quiet()
+                try:
+                    slots = run._slots = slots_of(type(run))
+                    slots.users += 1
+                    if slots in self.pending or not (self._try(run, slots) or self._try_again(run, slots)):
+                        run._mark_pending()
+                        self.pending.setdefault(slots, deque()).append(run)
+                        self._watch(slots)
+                finally:
+                    if outermost:
+                        self._let_signals_in()
         except KeyboardInterrupt:
             self._torn = True
             raise
@@ -117,20 +127,26 @@ class Supervisor:
         if run._unattended_until_started():
             self.attend(run)
 
+    def _let_signals_in(self) -> None:
+        """The tables are consistent again: Ctrl-C that came meanwhile is raised here. Needs the lock."""
+        calm, self._calm = self._calm, None
+        if calm is not None:
+            _launch.loud(calm[0])
+
     def _try_again(self, run: Any, slots: Slots) -> bool:
         """Collect what has ended, then try once more. Needs the lock."""
         self._drive(0.0, None)
         return slots not in self.pending and self._try(run, slots)
 
     def _try(self, run: Any, slots: Slots) -> bool:
-        """Start a worker if there is a slot; False if not now. Needs the lock."""
+        """Start a worker if there is a slot; False if not now. Needs the lock, and quiet."""
         token = slots.take()
         if token is None:
             return False
         worker = None
-        mask, signals = _launch.quiet()
+        assert self._calm is not None  # noqa: S101 - whoever calls has made it so
         try:
-            worker = _launch.launch(run, slots, token, mask, signals)
+            worker = _launch.launch(run, slots, token, *self._calm)
             if worker.gone:
                 run._mark_started()
                 self._bury(worker)
@@ -153,8 +169,6 @@ class Supervisor:
             slots.give(token)
             leave_slots(slots)
             raise
-        finally:
-            _launch.loud(mask)
         run.pid = worker.pid
         run._mark_started()
         limit = run.task.timeout
@@ -236,17 +250,24 @@ class Supervisor:
         if not events and not self.pending:
             return
         with self.lock:
-            for key, _ in events:
-                worker = self.workers.get(key)
-                if worker is not None:
-                    if key == worker.process_key:
-                        self._bury(worker)
-                    else:
-                        self._receive(worker)
-                elif key == self._bell.fileno():
-                    self._bell.hush()
-            if self.pending:
-                self._start_pending()
+            outermost = self._calm is None
+            if outermost:
+                self._calm = _launch.quiet(forking=bool(self.pending))
+            try:
+                for key, _ in events:
+                    worker = self.workers.get(key)
+                    if worker is not None:
+                        if key == worker.process_key:
+                            self._bury(worker)
+                        else:
+                            self._receive(worker)
+                    elif key == self._bell.fileno():
+                        self._bell.hush()
+                if self.pending:
+                    self._start_pending()
+            finally:
+                if outermost:
+                    self._let_signals_in()
 
     def _repair(self) -> None:
         """Ctrl-C came inside of a step: what it may have cut short is done, or said to have failed."""
@@ -262,8 +283,7 @@ class Supervisor:
             for run in list(_process.live):
                 mine: Worker | None = getattr(run, "_worker", None)
                 if mine is not None and mine.told and mine not in waiting and mine.run is run:
-                    text = "Ctrl-C came while its result was being collected"
-                    self._finished.append((mine, None, WorkerFailure(text)))
+                    self._finished.append((mine, None, WorkerFailure(_CUT_SHORT)))
 
     def _receive(self, worker: Worker) -> None:
         """Read what the channel holds; note a frame as soon as it is complete. Needs the lock."""
@@ -357,13 +377,7 @@ class Supervisor:
                     worker, kind, body = self._finished.popleft()
                 except IndexError:
                     break
-                self._taking.add(worker)
-                run = worker.run
-                try:
-                    run._take(worker, kind, body)
-                    worker.run = None  # a dead worker's handle must not keep its run
-                finally:
-                    self._taking.discard(worker)
+                self._take(worker, kind, body)
             while (timer := self._due()) is not None:
                 action = timer.action
                 if action is not None:
@@ -372,6 +386,23 @@ class Supervisor:
         except KeyboardInterrupt:
             self._torn = True
             raise
+
+    def _take(self, worker: Worker, kind: bytes | None, body: Any) -> None:
+        """Hand a result or a death to its run."""
+        run = worker.run
+        if run is None:  # taken before: a repair that came in between had it for lost
+            return
+        attempt = run.attempt
+        try:
+            self._taking.add(worker)
+            run._take(worker, kind, body)
+        except KeyboardInterrupt:
+            _process.news.append(lambda: run._mend(attempt, WorkerFailure(_CUT_SHORT)))
+            self.wake()
+            raise
+        finally:
+            worker.run = None  # a dead worker's handle must not keep its run
+            self._taking.discard(worker)
 
     def _due(self) -> Timer | None:
         if not self._timers.heap:
@@ -528,9 +559,15 @@ class Supervisor:
 
     def _run_background(self, waiter: _Background) -> None:
         waiter.thread = get_ident()
+        look_at = monotonic() + _waiters.RECHECK
         try:
             while waiter is self._background or self._stand_by(waiter):
                 with self.lock:
+                    if monotonic() >= look_at:  # for runs that ended while Ctrl-C kept them from saying so
+                        look_at = monotonic() + _waiters.RECHECK
+                        self._attended.difference_update(
+                            [run for run in list(self._attended) if run._result is not None]
+                        )
                     if not self._attended and not self._finished:
                         self._background = None
                         return

@@ -429,8 +429,8 @@ class BaseTaskRun(Generic[R]):
                 f"{task.name} can't be started: the interpreter is ending, and all runs have been waited for"
             )
         run = cls(task, args, kwargs, next(task.numbers), _process.mark)
-        _process.live.add(run)
         try:
+            _process.live.add(run)
             if inputs:
                 from woflo.runners import _pending
 
@@ -613,16 +613,39 @@ class BaseTaskRun(Generic[R]):
 
     def _retry_after(self, pause: float) -> None:
         """Start the next attempt in `pause` seconds, from the supervisor's timers."""
-        self._clock = _process.timers().call_later(pause, self._again)
+        attempt = self.attempt
+        self._clock = _process.timers().call_later(pause, lambda: self._again(attempt))
         self._attend()
 
-    def _again(self) -> None:
+    def _again(self, attempt: int) -> None:
         with _process.state:
-            if self._result is not None or self._stop_asked:
+            if self._result is not None or self._stop_asked or self.attempt != attempt:
                 return
             self._phase = "running"  # from here on a stop is for the attempt, which may not have begun
-        self._next_attempt()
-        self._launch()
+        try:
+            self._next_attempt()
+            self._launch()
+        except KeyboardInterrupt:  # else the timer is due again, and finds that this has begun
+            if self.attempt == attempt:
+                self._phase = "retrying"
+            else:
+                self.finish(self._named(WorkerFailure("Ctrl-C came while its next attempt was being started")))
+            raise
+
+    def _mend(self, attempt: int, failure: Failure) -> None:
+        """Ctrl-C came while the attempt's result was being dealt with: do what it cut short, or say that the result is lost."""
+        if self._result is not None:
+            _process.live.discard(self)
+            if self._attended or self._pumped:
+                self._forget()
+            self._tell_all()
+        elif self.attempt == attempt and self._phase == "retrying":
+            if self._clock is None or self._clock.action is None:
+                self._retry_after(0.0)
+            self._attend()
+        elif self.attempt == attempt:
+            self._concluded = 0
+            self.finish(self._named(failure))
 
     def _next_attempt(self) -> None:
         """Count the attempt that begins."""
