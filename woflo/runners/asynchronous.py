@@ -23,7 +23,7 @@ from woflo.runners.base import BaseTaskRun
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from contextvars import Context
     from typing import Any, ClassVar, Self, TypeVar
 
@@ -390,6 +390,7 @@ class _Thread:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self.ended = False  # under `_own_lock`
+        self.holds: list[None] = []  # one for each who will come back, see `hold`
         try:
             _process.start_thread(self._work, name="woflo-loop")
         except BaseException:
@@ -424,7 +425,7 @@ class _Thread:
     def _end_if_idle(self) -> None:
         with _own_lock:
             lined_up = any(run._loop is self._loop for run in list(_process.live))  # it may have no asyncio task yet
-            if not asyncio.all_tasks(self._loop) and not self.coming and not lined_up:
+            if not asyncio.all_tasks(self._loop) and not self.coming and not lined_up and not self.holds:
                 self.ended = True
                 self._loop.stop()
                 return
@@ -457,6 +458,24 @@ def _own_loop(run: AsyncTaskRun[Any]) -> None:
             _own = _Thread()
         run._loop = _own._loop
         _own.submit(run)
+
+
+def on_own_loop() -> bool:
+    """Whether the calling thread is that of woflo's own loop, which others need: it must not be blocked."""
+    return _own is not None and _own._loop is _running_loop()
+
+
+def hold() -> Callable[[], object]:
+    """Keep the loop that we are on, if it is woflo's own, from ending when idle; returns what lets go of it, once."""
+    if not on_own_loop():
+        return _nothing
+    holds = _own.holds  # type: ignore[union-attr]
+    holds.append(None)
+    return holds.pop  # atomic: it may be called by the garbage collector, in any thread
+
+
+def _nothing() -> None:
+    """Nothing was held."""
 
 
 def _forget() -> None:
