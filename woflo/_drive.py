@@ -29,6 +29,7 @@ from woflo._scheduler import Cyclic, Scheduler
 from woflo.errors import CyclicWorkflowError, UsageError
 from woflo.graph import Graph, unknown_target
 from woflo.result import DependencyFailure, Failure, Ok, StoppedFailure, TaskFailure
+from woflo.runners import _process
 from woflo.runners._attempt import current
 from woflo.runners._inputs import is_run
 from woflo.runners._slots import default_size
@@ -58,8 +59,10 @@ if TYPE_CHECKING:
         def get(self, node: Any, /) -> Result[Any] | None: ...
 
 
+ALL_ENDED = "all others have ended"  # why those that run forever are stopped
 GONE: Any = object()  # in the place of a value that is not there yet, or not any more
 _CO_COROUTINE = 0x80  # inspect.CO_COROUTINE
+_MOST_INSIDE = 1.0  # seconds that no step takes
 _RERANKS = 8  # times that durations learnt on the way change the order: each costs a walk over the graph
 _seconds: WeakKeyDictionary[Any, float] = WeakKeyDictionary()  # how long a task's last run took, in this process
 
@@ -110,6 +113,7 @@ class Drive:
         self.here: deque[int] = deque()  # nodes whose calls the driver is to make
         self.stopping = ""  # why
         self.detach: Callable[[], None] | None = None  # ends the loop's watch on the supervisor
+        self._borrowed = False  # whether `numbers` is somebody else's, only to be read
         self._users: list[int] = []  # how many still need the value
         self._known: dict[int, Result[Any]] = {}  # not to be run: what the memo says that they ended in
         self._settled = isinstance(graph, Graph)  # a target means the same node for as long as this drive
@@ -142,6 +146,7 @@ class Drive:
             self.want([node.target for node in (graph.leaves() if self.memo else graph)], keep=False)
             return
         self.numbers = numbers = graph._index  # a whole graph, in order: it knows the numbers
+        self._borrowed = True
         self.nodes = nodes = list(graph)
         after = any(node.after for node in nodes)
         rows = ([numbers[need] for need in (node.needs if after else node.requires)] for node in nodes)
@@ -157,14 +162,14 @@ class Drive:
         """
         targets = list(targets)
         first = len(self.nodes)
+        if self._borrowed:  # the index is the graph's, and later graphs' too
+            self._borrowed = False
+            self.numbers = {target: number for target, number in self.numbers.items() if number < first}
         found, known, others = self._find(targets)
         numbers = self.numbers
-        before: dict[Hashable, int] = {}  # nodes that had these names
+        before = {target: numbers[target] for node in found for target in node.produces if target in numbers}
         for number, node in enumerate(found, first):
-            for target in node.produces:
-                if first and target in numbers:
-                    before[target] = numbers[target]
-                numbers[target] = number
+            numbers.update(dict.fromkeys(node.produces, number))
         for target, same in others.items():
             numbers[target] = numbers[same]
         rows = [[] if node in known else [numbers[need] for need in node.needs] for node in found]
@@ -333,20 +338,24 @@ class Drive:
                     news.append(number)
                 continue
             if self._forever and scheduler.left == len(self._forever) and not self.stopping and not self._only_forever:
-                self.stopping = "all others have ended"
+                self.stopping = ALL_ENDED
                 self._stop_runs()
             if self.stopping:
                 self._end_unstarted()
                 if not news:
                     return
                 continue
-            window = self.window
-            limit = None if window is None else window + len(self._forever) - scheduler.running
-            if limit is None or limit > 0:
-                for number in scheduler.ready(limit):
-                    self._start(number)
-            if not news and not scheduler.has_blocked:
+            for number in scheduler.ready(self._room()):
+                self._start(number)
+            if not news and not scheduler.has_blocked and not (self._forever and scheduler.waits and self._room()):
                 return
+
+    def _room(self) -> int | None:
+        """How many nodes may be started now, None for all: those that run forever don't count."""
+        if self.window is None:
+            return None
+        endless = sum(self.scheduler.status(number) == "running" for number in self._forever)
+        return max(0, self.window + endless - self.scheduler.running)
 
     def _start(self, number: int) -> None:
         """Begin a node, or leave it to the driver."""
@@ -601,6 +610,40 @@ class Drive:
 
     # ------------------------------------------------------------------ stopping
 
+    def repair(self) -> None:
+        """Ctrl-C may have cut a step short: everything that has not ended is taken up, to be ended.
+
+        A run that was begun and not yet noted is known by its task, and by being the newest: it has to be stopped too.
+        """
+        if not self._lock.acquire(timeout=_MOST_INSIDE):  # it was taken by the very instruction that Ctrl-C followed
+            self._lock = allocate_lock()
+            self._lock.acquire()
+        try:
+            self._take_up()
+        finally:
+            self._lock.release()
+
+    def _take_up(self) -> None:
+        started = set(self.scheduler.seize())
+        noted = {*self._runs.values(), *self._news}
+        self.here.clear()
+        for number in self.scheduler.unfinished():
+            if number in noted:
+                continue
+            node = self.nodes[number]
+            if self.values[number] is GONE and number not in self.failures:
+                task = getattr(node.call, "work", node.call)  # a face may have wrapped it
+                begun = [
+                    run
+                    for run in list(_process.live)
+                    if run not in self._runs and (run.task is task or getattr(run.task, "node", None) is node)
+                ]
+                if number in started and begun:
+                    self._adopt(number, max(begun, key=lambda run: run._number))
+                    continue
+                self.failures[number] = self._stopped_failure(node, "interrupted by Ctrl-C")
+            self._news.append(number)
+
     def halt(self, why: str) -> None:
         """Stop everything; from outside of a step."""
         if not self.stopping:
@@ -776,6 +819,7 @@ class _Step:
 
     def __init__(self, node: Node, coroutine: Any = None) -> None:
         self.name = node.name
+        self.node = node
         call: Any = node.call
         if coroutine is None:
             self.fn = call

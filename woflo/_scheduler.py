@@ -285,6 +285,20 @@ class Scheduler:
         self.running += len(taken)
         return taken
 
+    def seize(self) -> list[int]:
+        """Hand out all that has not ended, whatever a step that Ctrl-C cut short has left; returns what was handed out before.
+
+        Nothing is ready or blocked afterwards: everything is to be ended by whoever seizes it.
+        """
+        before = self.handed_out()
+        self._queue, self._ranks, self._blocked = deque(), [], []
+        unfinished = self.unfinished()
+        for number in unfinished:
+            self._state[number] = RUNNING
+            self._bad[number] = 1  # so that `validate` knows
+        self.left = self.running = len(unfinished)
+        return before
+
     def has_ended(self, number: int) -> bool:
         """Whether a node is done, or dropped."""
         return self._state[number] >= _FINAL
@@ -326,6 +340,10 @@ class Scheduler:
     def waits(self) -> bool:
         """Whether a node is ready and not handed out: there is a choice to be made."""
         return bool(self._queue)
+
+    def handed_out(self) -> list[int]:
+        """The nodes that are handed out and have not ended."""
+        return [number for number, state in enumerate(self._state) if state == RUNNING]
 
     def unfinished(self) -> list[int]:
         """The nodes that have not ended."""

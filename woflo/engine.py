@@ -16,7 +16,7 @@ from contextvars import copy_context
 from time import monotonic
 
 from woflo import _exceptions
-from woflo._drive import GONE, Drive, Settings
+from woflo._drive import ALL_ENDED, GONE, Drive, Settings
 from woflo.errors import UsageError
 from woflo.graph import Graph, unknown_target
 from woflo.result import DependencyFailure, Failure, Ok, StoppedFailure
@@ -81,7 +81,7 @@ class Engine:
         self._volatile = tuple(volatile)
         self._memo: Memo = {}  # what earlier drives ended in
         self._drive: Drive | None = None  # the one that is under way, or the last one
-        self._working = False
+        self._claims: dict[int, object] = {}  # 0: whose the engine is while it is at work (`_claim`)
         self._driver: _LoopDriver | None = None  # of co_outcomes
         self._waiters = 0  # in co_outcomes
         self._complaint = ""  # why the last drive wasn't all well
@@ -103,16 +103,24 @@ class Engine:
         if _on_a_loop():
             return self._from_a_thread(targets, timeout)
         waiter = _waiters.Waiter()
-        drive = self._begin(targets, lambda: waiter.signal(None), None, timeout)
+        claim = object()
         try:
+            drive = self._begin(claim, targets, lambda: waiter.signal(None), None, timeout)
             _pump(drive, waiter, deadline, f"it took longer than {timeout} s")
         except BaseException:
-            drive.halt("interrupted")
-            _pump(drive, waiter, monotonic() + GRACE + _waiters.RECHECK, "")
+            self._break_off(claim, waiter)
             raise
         finally:
-            self._leave(drive)
+            self._leave(claim)
         return not self._complaint
+
+    def _break_off(self, claim: object, waiter: _waiters.Waiter) -> None:
+        """Ctrl-C: end everything, no longer than a stop takes."""
+        drive = self._drive
+        if self._claims.get(0) is claim and drive is not None:
+            drive.repair()
+            drive.halt("interrupted")
+            _pump(drive, waiter, monotonic() + GRACE + _waiters.RECHECK, "")
 
     def _from_a_thread(self, targets: Sequence[Hashable], timeout: float | None) -> bool:
         """Block an event loop's thread (a notebook's): the nodes are driven by another one meanwhile."""
@@ -127,12 +135,14 @@ class Engine:
                 ended.append(error)
             waiter.signal(None)
 
-        _process.start_thread(copy_context().run, work, name="woflo-engine")
         try:
+            _process.start_thread(copy_context().run, work, name="woflo-engine")
             _waiters.block(waiter, None, False, _nothing)
+        except RuntimeError:  # no thread is to be had
+            raise
         except BaseException:
-            self.stop()
-            _waiters.block(waiter, monotonic() + GRACE + _waiters.RECHECK, False, _nothing)
+            self.stop()  # and again: Ctrl-C may have come before the thread had begun
+            _waiters.block(waiter, monotonic() + GRACE + 2 * _waiters.RECHECK, False, self.stop)
             raise
         if isinstance(ended[0], BaseException):
             raise ended[0]
@@ -150,9 +160,9 @@ class Engine:
         _deadline(timeout)
         loop = asyncio.get_running_loop()
         driver = _LoopDriver(loop)
-        drive = driver.drive = self._begin(targets, driver.wake, loop, timeout)
         clock = None
         try:
+            drive = driver.drive = self._begin(driver, targets, driver.wake, loop, timeout)
             if timeout is not None:
                 clock = loop.call_later(timeout, drive.halt, f"it took longer than {timeout:g} s")
             driver.look()
@@ -164,7 +174,7 @@ class Engine:
         finally:
             if clock is not None:
                 clock.cancel()
-            self._leave(drive)
+            self._leave(driver)
         return not self._complaint
 
     async def co_outcomes(self, *targets: Hashable) -> list[Result[Any]]:
@@ -185,7 +195,11 @@ class Engine:
             drive.want(targets)
         else:
             driver = _LoopDriver(loop)
-            drive = driver.drive = self._begin(targets, driver.wake, loop, None)
+            try:
+                drive = driver.drive = self._begin(driver, targets, driver.wake, loop, None)
+            except BaseException:
+                self._leave(driver)
+                raise
             self._driver = driver
         try:
             want = drive.wait_for(targets, loop.create_future())
@@ -212,7 +226,7 @@ class Engine:
         self._waiters -= 1
         if not self._waiters:
             self._driver = None
-            self._leave(driver.drive)
+            self._leave(driver)
         return not self._waiters
 
     def stop(self) -> None:
@@ -226,51 +240,53 @@ class Engine:
         if driver is not None and driver.drive.loop is not None and driver.drive.loop.is_closed():
             self._waiters = 0  # they are gone with their loop
             self._driver = None
-            self._leave(driver.drive)
+            self._leave(driver)
         if self._working:
             raise UsageError("this engine is at work: wait until its orchestrate has returned, or make another engine")
 
+    @property
+    def _working(self) -> bool:
+        return bool(self._claims)
+
     def _begin(
         self,
+        claim: object,
         targets: Sequence[Hashable],
         wake: Callable[[], None],
         loop: AbstractEventLoop | None,
         timeout: float | None,
     ) -> Drive:
+        for target in targets:
+            _check_target(target)
         self._check_idle()
-        self._working = True
-        try:
-            if not _process.prepared:
-                _process.prepare()
-            self._remember()
-            self._complaint = ""
-            drive = Drive(self.graph, self._memo, self._settings, wake, loop)
-            if targets:
-                drive.want(targets)
-            else:
-                drive.want_all()
-            _check_end(drive, timeout)
-        except BaseException:
-            self._working = False
-            raise
+        if self._claims.setdefault(0, claim) is not claim:  # in one instruction: two threads, or Ctrl-C, may come here
+            self._check_idle()
+        if not _process.prepared:
+            _process.prepare()
+        self._remember()
+        self._complaint = ""
+        drive = Drive(self.graph, self._memo, self._settings, wake, loop)
+        if targets:
+            drive.want(targets)
+        else:
+            drive.want_all()
+        _check_end(drive, timeout)
         self._drive = drive
         return drive
 
-    def _leave(self, drive: Drive) -> None:
-        if drive.detach is not None:
-            drive.detach()
-            drive.detach = None
-        self._working = False
-        failed = {
-            number: failure
-            for number, failure in drive.failures.items()
-            if not (drive.nodes[number].forever and isinstance(failure, StoppedFailure))
-        }
-        if failed:
-            own = [number for number in failed if not isinstance(failed[number], DependencyFailure)] or [*failed]
-            names = ", ".join(drive.nodes[number].name for number in own[:3]) + (", …" if len(own) > 3 else "")
-            text = f"{len(failed)} of {len(drive.nodes)} failed ({names})"
-            self._complaint = drive.stopping or f"{text}: {_exceptions.safe_str(failed[own[0]])}"
+    def _leave(self, claim: object) -> None:
+        """The work is done, or broken off; if it was this claim's."""
+        if self._claims.get(0) is not claim:
+            return
+        drive = self._drive
+        try:
+            if drive is not None:
+                if drive.detach is not None:
+                    drive.detach()
+                    drive.detach = None
+                self._complaint = _complaint(drive)
+        finally:
+            del self._claims[0]
 
     def _remember(self) -> None:
         """Keep what the last drive ended in, but for what is to be made anew."""
@@ -300,6 +316,7 @@ class Engine:
         Raises:
             UsageError: it has not ended, was not wanted, or its value was dropped when nobody needed it any more.
         """
+        _check_target(target)
         drive = self._drive
         if drive is not None and drive.number(target) is not None:
             return drive.outcome(target)
@@ -333,6 +350,7 @@ class Engine:
 
     def status(self, target: Hashable) -> str:
         """waiting, running, succeeded, failed, skipped (something it needs failed), stopped; idle if it was not wanted."""
+        _check_target(target)
         drive = self._drive
         number = None if drive is None else drive.number(target)
         if drive is not None and number is not None:
@@ -434,6 +452,29 @@ def _pump(drive: Drive, waiter: _waiters.Waiter, deadline: float | None, why: st
             deadline = None
         else:
             _waiters.block(waiter, deadline, drive.pumps(), drive.look)
+
+
+def _complaint(drive: Drive) -> str:
+    """Why a drive is not all well; empty if it is."""
+    failed = {
+        number: failure
+        for number, failure in drive.failures.items()
+        if not (drive.nodes[number].forever and isinstance(failure, StoppedFailure))
+    }
+    if failed:
+        own = [number for number in failed if not isinstance(failed[number], DependencyFailure)] or [*failed]
+        names = ", ".join(drive.nodes[number].name for number in own[:3]) + (", …" if len(own) > 3 else "")
+        text = f"{len(failed)} of {len(drive.nodes)} failed ({names})"
+        why = "" if drive.stopping == ALL_ENDED else drive.stopping
+        return why or f"{text}: {_exceptions.safe_str(failed[own[0]])}"
+    return ""
+
+
+def _check_target(target: Hashable) -> None:
+    try:
+        hash(target)
+    except TypeError:
+        raise UsageError(f"a target has to be hashable, and {target!r} is not; several are several arguments") from None
 
 
 def _check_end(drive: Drive, timeout: float | None) -> None:
