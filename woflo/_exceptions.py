@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     Record = tuple[bytes | None, str, str, tuple[str, ...], tuple[Place, ...], int, int, bool, tuple[int, ...]]
 
 _HOME = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_WITH_TASKS = (_HOME + "__main__.py", _HOME + "testing.py")  # files of ours whose functions are tasks like a user's
+_WITH_TASKS = (
+    _HOME + "__main__.py",
+    _HOME + os.path.join("testing", "contract.py"),
+)  # files of ours whose functions are tasks like a user's
 _STDLIB = os.path.dirname(os.__file__) + os.sep
 _LONG_CHAIN = 500  # the traceback module formats chains recursively: beyond this, only the outermost is shown
 _HEAD, _TAIL = 100, 400  # places kept of a very deep traceback: its first and its last ones

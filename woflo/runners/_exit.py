@@ -125,8 +125,8 @@ def finish(*, stop: bool) -> None:
         while _process.live:
             for run in list(_process.live):
                 run._look()
-                if run._result is None and run._stranded():
-                    run._settle(run._named(StoppedFailure("its event loop no longer runs")))
+                if run._result is None and (why := run._stranded()):
+                    run._settle(run._named(StoppedFailure(why)))
             for run in list(_process.live):
                 run._wait(_waiters.RECHECK)  # then look again whether something is stranded
     supervisor = _process.supervisor

@@ -312,8 +312,8 @@ class AsyncTaskRun(BaseTaskRun[R]):
         """Whether the run has its outcome."""
         return self._result is not None
 
-    def _stranded(self) -> bool:
-        return self._loop is not None and not self._loop.is_running()
+    def _stranded(self) -> str:
+        return "" if self._loop is None or self._loop.is_running() else "its event loop no longer runs"
 
     def _whereabouts(self) -> tuple[_exceptions.Place, ...]:
         found: list[_exceptions.Place] = []

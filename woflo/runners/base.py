@@ -800,9 +800,9 @@ class BaseTaskRun(Generic[R]):
                     )
                 todo.extend(run._wanted)
 
-    def _stranded(self) -> bool:
-        """At the program's end: whether nothing can bring this run on any more."""
-        return False
+    def _stranded(self) -> str:
+        """At the program's end: why nothing can bring this run on any more; empty if something can."""
+        return ""
 
     def _needs_this_thread(self) -> bool:
         """Whether the run can only go on if the calling thread does."""
