@@ -224,7 +224,7 @@ def test_an_error_of_the_clock_ends_the_drive(clock):
         engine.orchestrate()
     assert not play.runner.running()
     assert isinstance(engine.outcome("a"), StoppedFailure)
-    assert engine.status("b") == "skipped"
+    assert engine.status("b") == "stopped"
 
 
 # ---------------------------------------------------------------------- for ever
