@@ -781,6 +781,61 @@ def test_a_cancelled_waiter_leaves_what_others_want():
     assert log.count("mine ended") == 2
 
 
+@pytest.mark.parametrize("late", ["leaf", "b"])
+def test_a_value_that_was_dropped_is_made_again(late):
+    """Wanted while others are at work, a value that was dropped is made anew, not passed on as a hole."""
+    made = []
+
+    async def main():
+        go = asyncio.Event()
+
+        async def leaf():
+            made.append("leaf")
+            return 1
+
+        async def slow():
+            await go.wait()
+            return 5
+
+        engine = Engine([Node("leaf", leaf), Node("a", co_one, ["leaf"]), Node("b", co_one, ["leaf"]), Node("s", slow)])
+        first = asyncio.create_task(engine.co_outcomes("s"))
+        assert await engine.co_outcomes("a") == [Ok(2)]
+        assert await engine.co_outcomes("a") == [Ok(2)]
+        answer = await engine.co_outcomes(late)
+        go.set()
+        assert await first == [Ok(5)]
+        return answer
+
+    assert asyncio.run(main()) == [Ok(1 if late == "leaf" else 2)]
+    assert made == ["leaf", "leaf"]
+
+
+def test_a_cycle_that_is_wanted_late_takes_nothing():
+    """Who wants a cycle while others are at work is told of it; what they want goes on, and can be wanted again."""
+
+    async def main():
+        go = asyncio.Event()
+
+        async def slow():
+            await go.wait()
+            return 1
+
+        engine = Engine(
+            [Node("s", slow), Node("a", co_one, ["b"]), Node("b", co_one, ["a", "c"]), Node("c", co_one, ["s"])]
+        )
+        first = asyncio.create_task(engine.co_outcomes("s"))
+        await asyncio.sleep(0)
+        for _ in range(2):
+            with pytest.raises(CyclicWorkflowError, match=r"a -> b -> a|b -> a -> b"):
+                await engine.co_outcomes("a")
+        late = asyncio.create_task(engine.co_outcomes("c"))
+        await asyncio.sleep(0)
+        go.set()
+        assert await asyncio.gather(first, late) == [[Ok(1)], [Ok(2)]]
+
+    asyncio.run(main())
+
+
 # ---------------------------------------------------------------------- what is kept
 
 

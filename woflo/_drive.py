@@ -454,10 +454,8 @@ class Drive:
             target = settings.follow(node, self.values[number])
             if target is not None:
                 if self._splice(number, target):
-                    if settings.ended is not None:
-                        settings.ended(
-                            node, Ok(self.values[number])
-                        )  # its own work is done, whatever becomes of the other
+                    if settings.ended is not None:  # its own work is done, whatever becomes of the other
+                        settings.ended(node, Ok(self.values[number]))
                     return
                 failed = True
         users, values, numbers = self._users, self.values, self.numbers

@@ -184,8 +184,10 @@ class Lazy(Generic[T, R]):
         result = _known(self)
         if result is None:
             engine = _engine_here()
-            (result,) = await engine.co_outcomes(_target(self))
-            engine.rest()
+            try:
+                (result,) = await engine.co_outcomes(_target(self))
+            finally:
+                engine.rest()
         return cast("R", _value(result))
 
     def _node(self, target: Hashable, engine: _LazyEngine) -> Node:
@@ -322,8 +324,10 @@ class LazyDB(Generic[T, TaskT]):
         if engine is None or engine.mark is not _process.mark:
             engine = self._engine = _LazyEngine(self)
         engine.open(kwargs)
-        (result,) = await engine.co_outcomes(t)
-        engine.rest()
+        try:
+            (result,) = await engine.co_outcomes(t)
+        finally:
+            engine.rest()
         return result
 
     def on_missing(self, t: T) -> TaskT:  # noqa: ARG002 - for subclasses
