@@ -312,7 +312,6 @@ def test_a_second_orchestrate_runs_what_has_not_ended(clock):
     assert [name for _, name in play.starts] == ["a", "b", "c", "b", "c"]
 
 
-@pytest.mark.xfail(reason="a node that was stopped counts as one that needs its inputs no more: they are dropped")
 def test_a_stopped_node_keeps_what_it_needs(clock):
     """After a time-out only what was stopped runs again."""
     play = Play(clock, {"a": 1})

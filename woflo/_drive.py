@@ -23,6 +23,7 @@ from types import CoroutineType, FunctionType
 from weakref import WeakKeyDictionary
 
 from woflo import _exceptions, _notify, _unseen
+from woflo._collector import paused
 from woflo._cycles import find_cycle
 from woflo._retry import Policy
 from woflo._scheduler import Cyclic, Scheduler
@@ -150,8 +151,9 @@ class Drive:
         self.nodes = nodes = list(graph)
         after = any(node.after for node in nodes)
         rows = ([numbers[need] for need in (node.needs if after else node.requires)] for node in nodes)
-        self.scheduler.extend(rows, ordered=True)
-        self._prepare(0)
+        with paused():
+            self.scheduler.extend(rows, ordered=True)
+            self._prepare(0)
 
     def want(self, targets: Iterable[Hashable], *, keep: bool = True) -> None:
         """Take these targets' nodes and all that they need; `keep`: and keep their values.
@@ -467,7 +469,7 @@ class Drive:
             )
             for need in needs:
                 left = users[need] = users[need] - 1
-                if not left:
+                if not left and not self.stopping:  # what was stopped will want them when it is made after all
                     values[need] = GONE
         self.scheduler.done(number, failed=failed)
         if settings.ended is not None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from itertools import islice
 
+from woflo._collector import paused
 from woflo._cycles import find_cycle
 from woflo.errors import CyclicWorkflowError, UsageError
 
@@ -169,7 +170,7 @@ class Graph:
     _replaced: dict[int, Node]
 
     def __init__(self, nodes: Iterable[Node] = ()) -> None:
-        """Make a graph of nodes, which may come in any order.
+        """Make a graph of nodes, which may come in any order; the garbage collector rests meanwhile.
 
         Raises:
             UsageError: two of them produce the same target, or a target can't be hashed.
@@ -184,25 +185,26 @@ class Graph:
             given = iter(nodes)
         except TypeError:
             raise UsageError(f"a graph is made of a list of Nodes, not of {_a(nodes)}") from None
-        for node in given:
-            place = len(kept)
-            try:
-                for target in node.requires:
-                    if target not in index:
-                        ordered = False
-                for target in node.after:
-                    if target not in index:
-                        ordered = False
-                if index.setdefault(node.target, place) != place:
-                    raise _second_producer(node.target)
-                if node.others:
-                    _check_names(node)
-                    for target in node.others:
-                        if index.setdefault(target, place) != place:
-                            raise _second_producer(target)
-            except (TypeError, AttributeError) as error:
-                raise _no_node(node) or _unhashable(node) or error from None
-            kept.append(node)
+        with paused():
+            for node in given:
+                place = len(kept)
+                try:
+                    for target in node.requires:
+                        if target not in index:
+                            ordered = False
+                    for target in node.after:
+                        if target not in index:
+                            ordered = False
+                    if index.setdefault(node.target, place) != place:
+                        raise _second_producer(node.target)
+                    if node.others:
+                        _check_names(node)
+                        for target in node.others:
+                            if index.setdefault(target, place) != place:
+                                raise _second_producer(target)
+                except (TypeError, AttributeError) as error:
+                    raise _no_node(node) or _unhashable(node) or error from None
+                kept.append(node)
         self._ordered = ordered
         self._count = len(kept)
 
