@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 import woflo
 from woflo import Task, UsageError, task
-from woflo.runners import AsyncTaskRun, MultiprocessTaskRun, SequentialTaskRun, ThreadTaskRun
+from woflo.runners import AsyncTaskRun, MultiprocessTaskRun, SequentialTaskRun, ThreadTaskRun, _process
 from woflo.testing import PATIENCE, Flag
 
 
@@ -562,3 +564,28 @@ def test_a_run_in_a_foreign_process_is_refused(tmp_path):
     assert "argument" in str(outcome.__cause__)
     flag.set()
     assert get(run) is None
+
+
+@pytest.mark.parametrize("runner", [ThreadTaskRun, MultiprocessTaskRun])
+def test_a_call_that_ctrl_c_cuts_short_leaves_no_run(runner, monkeypatch, tmp_path):
+    """Ctrl-C between the start of a run and the return of the call ends the run: nobody has it to stop it."""
+    start = runner._start_attempt
+    runs = []
+
+    def interrupted(run):
+        runs.append(run)
+        start(run)
+        signal.default_int_handler(signal.SIGINT, None)
+
+    monkeypatch.setattr(runner, "_start_attempt", interrupted)
+
+    @task(runner=runner)
+    def wait():
+        while not woflo.stop_requested():
+            time.sleep(0.005)
+        (tmp_path / "asked").touch()
+
+    with pytest.raises(KeyboardInterrupt):
+        wait()
+    assert runs[0].wait(PATIENCE)
+    assert runs[0] not in _process.live

@@ -437,8 +437,12 @@ class BaseTaskRun(Generic[R]):
                 _pending.wait_for_inputs(run, inputs)
             else:
                 run._begin()
-        except BaseException:
+        except Exception:
             _process.live.discard(run)
+            raise
+        except BaseException:  # Ctrl-C: it may have begun, and nobody has it to stop it
+            if run._result is None:
+                run.stop(wait=False)
             raise
         return run
 
