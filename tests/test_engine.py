@@ -30,6 +30,7 @@ from woflo import (
     TimeoutFailure,
     UsageError,
     WorkerFailure,
+    _drive,
     events,
     task,
 )
@@ -975,6 +976,23 @@ def test_durations_are_learnt():
     assert Engine(nodes, window=1).orchestrate(timeout=PATIENCE)
     assert Engine(nodes, window=1).orchestrate(timeout=PATIENCE)
     assert order == ["quick", "slow", "slow", "quick"]
+
+
+def test_what_is_learnt_changes_the_order_inside_of_a_step_only(monkeypatch):
+    """A thread that learns how long its run took leaves the queue alone: another one may be handing out nodes from it."""
+    inside = []
+    rank = _drive.Drive.rank
+
+    def note(drive):
+        inside.append(drive._lock.locked())
+        rank(drive)
+
+    monkeypatch.setattr(_drive.Drive, "rank", note)
+    tasks = [task(runner=ThreadTaskRun)(lambda: None) for _ in range(5)]
+    assert Engine([Node(place, call) for place, call in enumerate(tasks)], window=1).orchestrate(timeout=PATIENCE)
+    assert inside[0] is False  # before the drive
+    assert len(inside) > 1
+    assert all(inside[1:])
 
 
 # ---------------------------------------------------------------------- observers

@@ -129,6 +129,7 @@ class Drive:
         self._released = False  # somebody waits no more: there may be nodes that nobody waits for
         self._timed = False  # nodes say how long they take
         self._reranks = 0
+        self._learnt = False  # how long a task takes: the order may be another now
         self._context = copy_context()  # the caller's: entered by whoever is inside a step
         self._lock = allocate_lock()  # held inside a step
         self._again = False  # something else than news came while somebody was inside
@@ -347,6 +348,8 @@ class Drive:
                 if not news:
                     return
                 continue
+            if self._learnt:
+                self._rerank()
             for number in scheduler.ready(self._room()):
                 self._start(number)
             if not news and not scheduler.has_blocked and not (self._forever and scheduler.waits and self._room()):
@@ -747,10 +750,15 @@ class Drive:
             self.scheduler.rank(durations)
 
     def _learn(self, task: Any, seconds: float) -> None:
-        """Remember how long a task's run took; the first of its kind may change the order of what waits."""
-        new = task not in _seconds
+        """Remember how long a task's run took; any thread: the order is the next step's business."""
+        if task not in _seconds:
+            self._learnt = True
         _seconds[task] = seconds
-        if new and self.scheduler.waits and self._reranks < _RERANKS:
+
+    def _rerank(self) -> None:
+        """The first run of a task may change the order of what waits."""
+        self._learnt = False
+        if self.scheduler.waits and self._reranks < _RERANKS:
             self._reranks += 1
             self.rank()
 
