@@ -35,7 +35,7 @@ from woflo import (
     task,
 )
 from woflo.engine import Engine
-from woflo.runners import AsyncTaskRun, MultiprocessTaskRun, SequentialTaskRun, ThreadTaskRun
+from woflo.runners import AsyncTaskRun, MultiprocessTaskRun, SequentialTaskRun, ThreadTaskRun, _waiters
 from woflo.testing import PATIENCE, Ledger
 
 RUNNERS = [SequentialTaskRun, ThreadTaskRun, AsyncTaskRun, MultiprocessTaskRun]
@@ -200,6 +200,54 @@ def test_kinds_mix():
     engine.reset()
     assert asyncio.run(engine.co_orchestrate(timeout=PATIENCE))
     assert engine.value("all") == (1, 1, 1, 1, 1, 1, None)
+
+
+@pytest.mark.parametrize("threads", [0, 150])
+def test_processes_behind_threads_are_waited_for(threads, monkeypatch):
+    """A process that a thread's end has begun is collected as soon as it ends, however many threads run beside it."""
+    monkeypatch.setattr(_waiters, "RECHECK", 10 * PATIENCE)  # nothing is found by looking again now and then
+    begun = threading.Event()
+
+    @task(runner=ThreadTaskRun.using(max_running=200))
+    def ever():
+        begun.set()
+        while not woflo.stop_requested():
+            time.sleep(0.01)
+
+    @task(runner=ThreadTaskRun)
+    def first():
+        time.sleep(0.05)  # until the driver is asleep
+        assert not threads or begun.wait(PATIENCE)
+
+    add = task(one)
+    nodes = [Node(("thread", i), ever, forever=True) for i in range(threads)]
+    nodes += [Node("a", first), Node("b", add, after=["a"]), Node("c", add, ["b"])]
+    engine = Engine(nodes)
+    guard = threading.Timer(PATIENCE, engine.stop)
+    guard.start()
+    assert engine.orchestrate()
+    assert guard.is_alive()
+    guard.cancel()
+    guard.join()
+
+
+@pytest.mark.parametrize("first", [ThreadTaskRun, MultiprocessTaskRun])
+def test_processes_go_on_beside_a_call_in_place(first):
+    """While the driver makes a call, what processes end in is noticed, and what became ready begins."""
+    ended = threading.Event()
+
+    def note(event):
+        if isinstance(event, events.NodeEnded) and event.target == "d":
+            ended.set()
+
+    add = task(one)
+    nodes = [Node("a", add.options(runner=first)), Node("b", add, ["a"]), Node("c", add, ["b"]), Node("d", add, ["c"])]
+    for place in ("before", "after"):
+        ended.clear()
+        long = Node("long", lambda *_: ended.wait(PATIENCE), ["a"] if place == "after" else [])
+        engine = Engine([*nodes, long, Node("ask", lambda value: value, ["long"])], observers=[note])
+        assert engine.orchestrate()
+        assert engine.value("ask") is True
 
 
 def test_a_call_that_returns_a_run_is_followed():

@@ -121,6 +121,8 @@ class Drive:
         self._rows: dict[int, list[int]] = {}  # if not: what each node needs
         self._aliases: dict[int, int] = {}  # nodes that turned out to stand for others
         self._runs: dict[BaseTaskRun[Any], int] = {}
+        self._pumped: set[BaseTaskRun[Any]] = set()  # those of them that end only if somebody drives the supervisor
+        self._calling = False  # the driver makes calls in place: it doesn't drive the supervisor meanwhile
         self._forever: set[int] = set()  # unfinished nodes that run forever
         self._only_forever = False
         self._news: deque[int] = deque()  # nodes that have ended; their values or failures are recorded already
@@ -410,22 +412,34 @@ class Drive:
         if run._result is None:
             self._runs[run] = number
             if run._pumped:
-                if self.loop is not None and self.detach is None:
-                    self.detach = run._attach(self.loop)
-                elif self.here:  # the driver is going to be busy: somebody has to look after it
-                    run._attend()
+                self._have_driven(run)
             if run._enlist(self):
                 if self.stopping:  # it came while this one was being started
                     _stop_quietly(run)
                 return
+            self._pumped.discard(run)
             if self._runs.pop(run, None) is None:  # it has been told
                 return
         self._take(number, run)
         self._news.append(number)
 
+    def _have_driven(self, run: BaseTaskRun[Any]) -> None:
+        """See to it that somebody drives the supervisor, which this run needs."""
+        if self.loop is not None:
+            if self.detach is None:
+                self.detach = run._attach(self.loop)
+            return
+        first = not self._pumped
+        self._pumped.add(run)  # first the entry, then the look: `call_here` does it the other way round
+        if self._calling or self.here:
+            run._attend()
+        elif first and get_ident() != self.thread:  # the driver may be asleep where no supervisor is driven
+            self.wake()
+
     def signal(self, run: BaseTaskRun[Any] | None) -> None:
         """A run has ended; called by the thread that learnt it, which goes on with what became ready."""
         number = self._runs.pop(run, None)  # type: ignore[arg-type]
+        self._pumped.discard(run)
         if number is None or self.scheduler.is_dropped(number):
             return
         self._take(number, run)  # type: ignore[arg-type]
@@ -564,6 +578,16 @@ class Drive:
 
     def call_here(self, deadline: float | None) -> None:
         """Make the calls that are the driver's, in place; none is begun after the deadline (monotonic)."""
+        self._calling = True
+        try:
+            for run in list(self._pumped):  # nobody waits for them while the driver is busy
+                if not run._attended:
+                    run._attend()
+            self._call_here(deadline)
+        finally:
+            self._calling = False
+
+    def _call_here(self, deadline: float | None) -> None:
         here, news, nodes, values, numbers = self.here, self._news, self.nodes, self.values, self.numbers
         observed = self._observed
         while here:
@@ -602,7 +626,7 @@ class Drive:
 
     def pumps(self) -> bool:
         """Whether whoever waits for this has to drive the supervisor."""
-        return any(run._pumped for run in list(self._runs)[:100])
+        return bool(self._pumped)
 
     def look(self) -> None:
         """A wake-up may have been lost (to Ctrl-C): look whether a run has ended."""
