@@ -497,3 +497,15 @@ def test_a_dependent_of_a_stopped_run_is_logged():
 def test_a_success_nobody_looked_at_is_fine():
     """Only failures are counted: fire and forget is no offence."""
     assert script("import woflo\nwoflo.task(len)('abc')\n").stderr == ""
+
+
+def test_a_log_that_raises_is_not_the_runs_answer(monkeypatch, capsys):
+    """A warning that the log can't take is written to standard error, and nobody gets the log's own exception."""
+    import loguru
+
+    def broken(*_):
+        raise RuntimeError("release unlocked lock")
+
+    monkeypatch.setattr(loguru.logger, "log", broken)
+    events.warn("mind the threads")
+    assert capsys.readouterr().err == "mind the threads (RuntimeError: release unlocked lock while logging it)\n"

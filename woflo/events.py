@@ -258,13 +258,23 @@ def report_unseen() -> None:
     text = _unseen.report()
     _unseen.forget()
     if text:
-        from loguru import logger
-
-        logger.error("{}", f"woflo: {text}")
+        _say("ERROR", f"woflo: {text}")
 
 
 def warn(text: str) -> None:
     """A warning of woflo's own, in the log."""
-    from loguru import logger
+    _say("WARNING", text)
 
-    logger.warning("{}", text)
+
+def _say(level: str, text: str) -> None:
+    """One line that belongs to no run.
+
+    The log may raise: loguru's hook at a fork releases all of its locks, also one that it has made since the fork began, in
+    another thread that is loading it. Whoever waits for a run must not get that for an answer.
+    """
+    try:
+        from loguru import logger
+
+        logger.log(level, "{}", text)
+    except Exception as error:
+        _last_resort(f"{text} ({_one_line(error)} while logging it)")
