@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import gc
 import os
 import signal
@@ -250,12 +251,42 @@ def test_processes_go_on_beside_a_call_in_place(first):
         assert engine.value("ask") is True
 
 
-def test_a_call_that_returns_a_run_is_followed():
-    """A function that starts a run itself stands for that run."""
+class _Called:
+    """A callable object that is a coroutine function, as far as anybody can tell by calling it only."""
+
+    async def __call__(self):
+        return await co_one(2)
+
+
+@pytest.mark.parametrize("drive", [blocking, on_a_loop])
+def test_a_call_that_returns_a_run_or_a_coroutine_is_followed(drive):
+    """A function that starts a run itself, or makes a coroutine, stands for that; so do partials and callable objects."""
     add = task(runner=ThreadTaskRun)(one)
-    engine = Engine([Node("a", lambda: add(4)), Node("b", one, ["a"])])
-    assert engine.orchestrate(timeout=PATIENCE)
-    assert engine.value("b") == 6
+    calls = [lambda: add(4), functools.partial(add, 5), lambda: co_one(6), functools.partial(co_one, 7), _Called()]
+    engine = Engine([*(Node(at, call) for at, call in enumerate(calls)), Node("b", lambda *values: values, range(5))])
+    assert drive(engine, [])
+    assert engine.value("b") == (5, 6, 7, 8, 3)
+
+
+@pytest.mark.parametrize("drive", [blocking, on_a_loop])
+def test_what_a_call_returned_fails_or_is_stopped_in_its_place(drive):
+    """The node's failure is that of the run or coroutine; a time-out ends it."""
+
+    async def co_fail():
+        raise ValueError("no")
+
+    @task(runner=ThreadTaskRun)
+    def ever():
+        while not woflo.stop_requested():
+            time.sleep(0.005)
+
+    engine = Engine([Node("a", functools.partial(co_fail)), Node("b", functools.partial(ever))])
+    if drive is blocking:
+        assert not engine.orchestrate(timeout=0.2)
+    else:
+        assert not asyncio.run(engine.co_orchestrate(timeout=0.2))
+    assert type(engine.outcome("a").__cause__) is ValueError
+    assert isinstance(engine.outcome("b"), StoppedFailure)
 
 
 @pytest.mark.parametrize("shape", ["chain", "fan in", "fan out"])

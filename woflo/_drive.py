@@ -122,6 +122,7 @@ class Drive:
         self._aliases: dict[int, int] = {}  # nodes that turned out to stand for others
         self._runs: dict[BaseTaskRun[Any], int] = {}
         self._pumped: set[BaseTaskRun[Any]] = set()  # those of them that end only if somebody drives the supervisor
+        self._plain: set[int] = set()  # calls beside the loop: what they return may be a coroutine or a run
         self._calling = False  # the driver makes calls in place: it doesn't drive the supervisor meanwhile
         self._forever: set[int] = set()  # unfinished nodes that run forever
         self._only_forever = False
@@ -384,7 +385,10 @@ class Drive:
             if self.loop is None:
                 self.here.append(number)
             else:
-                self._submit(number, _Step(node), None)
+                step = _Step(node)
+                if not step.is_async:
+                    self._plain.add(number)
+                self._submit(number, step, None)
         elif (runner := where(self.settings.runner))._in_place:
             self.here.append(number)
         else:
@@ -468,6 +472,10 @@ class Drive:
         """A node has ended: tell the scheduler, drop what nobody needs any more."""
         node = self.nodes[number]
         failed = bool(self.failures) and number in self.failures
+        if number in self._plain:
+            self._plain.discard(number)
+            if not failed and self._goes_on(number, self.values[number]):
+                return
         settings = self.settings
         if settings.follow is not None and not failed and number not in self._aliases:
             target = settings.follow(node, self.values[number])
@@ -615,14 +623,20 @@ class Drive:
                         self.failures[number] = self._stopped_failure(node, "interrupted by Ctrl-C")
                     news.append(number)
                 continue
-            kind = value.__class__
-            if kind is CoroutineType:
-                self._adopt(number, _Step(node, value)._submit((), None))
-            elif is_run(kind):
-                self._adopt(number, value)
-            else:
+            if not self._goes_on(number, value):
                 values[number] = value
                 news.append(number)
+
+    def _goes_on(self, number: int, value: Any) -> bool:
+        """Whether what a call returned is a coroutine or a run, which is then carried out or waited for in its place."""
+        kind = value.__class__
+        if kind is CoroutineType:
+            self._adopt(number, _Step(self.nodes[number], value)._submit((), None))
+        elif is_run(kind):
+            self._adopt(number, value)
+        else:
+            return False
+        return True
 
     def pumps(self) -> bool:
         """Whether whoever waits for this has to drive the supervisor."""
