@@ -392,6 +392,18 @@ def test_a_critical_node_stops_the_others_and_another_does_not():
     assert strict.status("next") == "stopped"
 
 
+@pytest.mark.parametrize("strict", ["engine", "node"])
+def test_what_could_start_does_not_after_the_failure_that_stops_all(strict):
+    """Of several that are ready, those behind the one that fails never begin."""
+    ran = []
+    nodes = [Node("a", lambda: ran.append("a")), Node("bad", fail, critical=strict == "node")]
+    nodes += [Node(place, lambda: ran.append("later")) for place in range(3)]
+    engine = Engine(nodes, stop_on_failure=strict == "engine")
+    assert not engine.orchestrate()
+    assert ran == ["a"]
+    assert {engine.status(place) for place in range(3)} == {"stopped"}
+
+
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError()])
 @pytest.mark.parametrize("kind", ["plain", "thread", "coroutine", "fork"])
 def test_base_exceptions_of_a_node_are_its_failure(error, kind):
@@ -474,6 +486,14 @@ def test_a_cycle_is_reported_before_anything_runs():
     assert ran == [1]
 
 
+def test_a_cycle_is_reported_however_much_has_ended():
+    """Asked for everything, an engine that has results already refuses a cycle that nothing else needs."""
+    engine = Engine([Node("x", one), Node("a", one, ["b"]), Node("b", one, ["a"])])
+    assert engine.orchestrate("x")
+    with pytest.raises(CyclicWorkflowError):
+        engine.orchestrate()
+
+
 def test_bad_wishes_are_usage_errors():
     """Unknown targets (with close matches), odd windows and time-outs are refused with what to do."""
     engine = Engine([Node("temperature", one), Node("b", one, ["tempreture"])])
@@ -483,14 +503,30 @@ def test_bad_wishes_are_usage_errors():
         engine.orchestrate("b")
     with pytest.raises(UsageError, match="no node produces"):
         engine.outcome("nowhere")
-    for ask in (engine.orchestrate, engine.outcome, engine.status):
+    for ask in (engine.orchestrate, engine.outcome, engine.status, engine.reset):
         with pytest.raises(UsageError, match="several are several arguments"):
             ask(["temperature"])
     with pytest.raises(UsageError, match="was not run"):
         engine.outcome("temperature")
+    for ask in (engine.status, engine.reset):
+        with pytest.raises(UsageError, match=r"no node produces 'temprature'. Did you mean 'temperature'"):
+            ask("temprature")
     for bad in (0, -1, 1.5, True, "2"):
         with pytest.raises(UsageError, match="window"):
             Engine([], window=bad)
+    for bad in ("thread", ThreadTaskRun(task(one), (), {}, 1, None), int):
+        with pytest.raises(UsageError, match="runner must be a class of TaskRun"):
+            Engine([], runner=bad)
+    with pytest.raises(UsageError, match=r"no node produces 'c'. What is produced: 'b'"):
+        Engine([Node("b", one)], volatile=["c"])
+    with pytest.raises(UsageError, match=r"volatile is a list, not 'b': write \['b'\]"):
+        Engine([Node("b", one)], volatile="b")
+    with pytest.raises(UsageError, match="observers is a list, not <built-in function print>"):
+        Engine([], observers=print)
+    with pytest.raises(UsageError, match="a graph is made of Nodes, not of str"):
+        Engine({"a": Node("a", one)})
+    with pytest.raises(UsageError, match="is told which targets are wanted"):
+        asyncio.run(engine.co_outcomes())
     for bad in (-1, "1", True, float("nan")):
         with pytest.raises(UsageError, match="timeout"):
             engine.orchestrate(timeout=bad)
@@ -527,6 +563,25 @@ def test_an_engine_at_work_says_so():
     thread.join(PATIENCE)
     assert len(inside) == 1
     assert engine.status("a") == "succeeded"
+
+
+def test_an_engine_that_was_left_at_the_last_moment_is_claimed():
+    """Whoever finds an engine taken, and then free, takes it: two at once would spoil each other's results."""
+
+    class Claims(dict):
+        def setdefault(self, key, claim):
+            found = super().setdefault(key, claim)
+            if first:  # another thread's, which leaves just now
+                self.pop(key)
+                return first.pop()
+            return found
+
+    first = [object()]
+    inside = []
+    engine = Engine([Node("a", lambda: inside.append(engine._working))])
+    engine._claims = Claims()
+    assert engine.orchestrate()
+    assert inside == [True]
 
 
 # ---------------------------------------------------------------------- time, stop, for ever
@@ -736,6 +791,18 @@ def test_errors_under_a_running_loop_reach_the_caller():
             Engine([Node("a", one, ["a"])]).orchestrate()
 
     asyncio.run(main())
+
+
+def test_the_loop_that_coroutines_need_is_not_blocked():
+    """A coroutine on woflo's own loop that calls orchestrate is refused: its coroutines would wait for that very loop."""
+
+    async def nested():
+        return Engine([Node("b", co_one)]).orchestrate(timeout=PATIENCE)
+
+    engine = Engine([Node("a", nested)])
+    assert not engine.orchestrate(timeout=PATIENCE)
+    with pytest.raises(UsageError, match="await co_orchestrate"):
+        raise engine.outcome("a").__cause__
 
 
 def test_coroutines_run_on_the_driving_loop():
@@ -1100,6 +1167,22 @@ def test_every_fact_is_told_in_order():
     ]
     assert [event.failure is None for event in told if isinstance(event, events.NodeEnded)] == [True, False, False]
     assert {type(event).__name__ for event in everything} >= {"RunStarted", "RunEnded", "NodeEnded", "ObserverFailed"}
+
+
+def test_calls_in_place_are_told_when_they_happen():
+    """An observer hears of a call in place before it is made, and of its end before the next one."""
+    told = []
+
+    def look(*_):
+        return [(type(event).__name__[4:], event.target) for event in told]
+
+    def look_and_fail():
+        raise ValueError(look())
+
+    engine = Engine([Node("a", look_and_fail), Node("b", look)], observers=[told.append])
+    assert not engine.orchestrate()
+    assert engine.outcome("a").__cause__.args[0] == [("Started", "a")]
+    assert engine.value("b") == [("Started", "a"), ("Ended", "a"), ("Started", "b")]
 
 
 def test_an_observer_may_stop_the_engine():

@@ -1298,7 +1298,9 @@ def test_nothing_but_the_results_is_kept():
 
 
 def test_bad_wishes():
-    """`Lazy.of` takes a Task, `compute` takes Lazies."""
+    """`Lazy.of` takes a Task, `compute` takes Lazies, and a time-out is a time."""
+    with pytest.raises(UsageError, match="timeout must be seconds"):
+        compute(Lazy.of(task(len), "x"), timeout="1")
     with pytest.raises(UsageError, match="@task"):
         Lazy.of(len)
     with pytest.raises(UsageError, match="takes Lazies"):

@@ -114,7 +114,6 @@ class Drive:
         self.here: deque[int] = deque()  # nodes whose calls the driver is to make
         self.stopping = ""  # why
         self.detach: Callable[[], None] | None = None  # ends the loop's watch on the supervisor
-        self._borrowed = False  # whether `numbers` is somebody else's, only to be read
         self._users: list[int] = []  # how many still need the value
         self._known: dict[int, Result[Any]] = {}  # not to be run: what the memo says that they ended in
         self._settled = isinstance(graph, Graph)  # a target means the same node for as long as this drive
@@ -144,14 +143,20 @@ class Drive:
     # ------------------------------------------------------------------ what is wanted
 
     def want_all(self) -> None:
-        """Take every node of the graph; the values of those that no other needs are kept."""
+        """Take every node of the graph, and nothing later; the values of those that no other needs are kept.
+
+        Raises:
+            CyclicWorkflowError: some need themselves; nothing was taken.
+            UsageError: nothing produces what one needs.
+        """
         graph = self.graph
         assert isinstance(graph, Graph)  # noqa: S101 - only a Graph can be asked for everything
         if not graph._ordered or self.memo:
+            if self.memo:
+                graph.topological()  # a cycle may be no leaf's concern
             self.want([node.target for node in (graph.leaves() if self.memo else graph)], keep=False)
             return
-        self.numbers = numbers = graph._index  # a whole graph, in order: it knows the numbers
-        self._borrowed = True
+        self.numbers = numbers = graph._index  # a whole graph, in order: it knows the numbers (later graphs' too)
         self.nodes = nodes = list(graph)
         after = any(node.after for node in nodes)
         rows = ([numbers[need] for need in (node.needs if after else node.requires)] for node in nodes)
@@ -168,9 +173,6 @@ class Drive:
         """
         targets = list(targets)
         first = len(self.nodes)
-        if self._borrowed:  # the index is the graph's, and later graphs' too
-            self._borrowed = False
-            self.numbers = {target: number for target, number in self.numbers.items() if number < first}
         found, known, others = self._find(targets)
         numbers = self.numbers
         before = {target: numbers[target] for node in found for target in node.produces if target in numbers}
@@ -585,7 +587,7 @@ class Drive:
     # ------------------------------------------------------------------ the driver's part
 
     def call_here(self, deadline: float | None) -> None:
-        """Make the calls that are the driver's, in place; none is begun after the deadline (monotonic)."""
+        """Make calls that are the driver's, in place; none is begun after the deadline (monotonic)."""
         self._calling = True
         try:
             for run in list(self._pumped):  # nobody waits for them while the driver is busy
@@ -609,6 +611,7 @@ class Drive:
                 continue
             if observed:
                 self._note_start(number)
+                self._tell()
             call: Any = node.call
             try:
                 if call.__class__ is FunctionType or (where := getattr(call, "_where", None)) is None:
@@ -622,10 +625,14 @@ class Drive:
                     if number not in self.failures:
                         self.failures[number] = self._stopped_failure(node, "interrupted by Ctrl-C")
                     news.append(number)
+                if observed or node.critical or self.settings.stop_on_failure:
+                    return  # nothing else is begun before a step has told of it, or has stopped the rest
                 continue
             if not self._goes_on(number, value):
                 values[number] = value
                 news.append(number)
+                if observed:
+                    return
 
     def _goes_on(self, number: int, value: Any) -> bool:
         """Whether what a call returned is a coroutine or a run, which is then carried out or waited for in its place."""

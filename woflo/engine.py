@@ -22,6 +22,7 @@ from woflo.graph import Graph, unknown_target
 from woflo.result import DependencyFailure, Failure, Ok, StoppedFailure
 from woflo.runners import _process, _waiters
 from woflo.runners._attempt import GRACE
+from woflo.runners.base import BaseTaskRun
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from woflo.events import Event
     from woflo.graph import Node
     from woflo.result import Result
-    from woflo.runners.base import BaseTaskRun
 
 __all__ = ["Engine"]
 
@@ -72,13 +72,16 @@ class Engine:
             observers: called with every event of this engine's nodes.
 
         Raises:
-            UsageError: `window` is no positive whole number, or two nodes produce the same target.
+            UsageError: `window` is no positive whole number, `runner` no class of TaskRun, `volatile` or `observers` no list,
+                nothing produces a volatile target, or two nodes produce the same target.
         """
+        if runner is not None and not (isinstance(runner, type) and issubclass(runner, BaseTaskRun)):
+            raise UsageError(f"runner must be a class of TaskRun, or None, not {runner!r}")
         if window is not None and (type(window) is not int or window < 1):
             raise UsageError(f"window must be a whole number from 1 up, or None, not {window!r}")
-        self.graph: Any = graph if hasattr(graph, "get") else Graph(graph)
-        self._settings = Settings(runner, window, stop_on_failure, list(observers))
-        self._volatile = tuple(volatile)
+        self.graph: Any = graph if isinstance(graph, Graph) else Graph(graph)
+        self._settings = Settings(runner, window, stop_on_failure, _listed("observers", observers))
+        self._volatile = frozenset(self.graph[target].target for target in _listed("volatile", volatile))
         self._memo: Memo = {}  # what earlier drives ended in
         self._drive: Drive | None = None  # the one that is under way, or the last one
         self._claims: dict[int, object] = {}  # 0: whose the engine is while it is at work (`_claim`)
@@ -97,10 +100,12 @@ class Engine:
 
         Raises:
             CyclicWorkflowError: what is wanted needs itself; nothing was started.
-            UsageError: an unknown target, a target that needs one that runs forever, or the engine is at work already.
+            UsageError: an unknown target, a target that needs one that runs forever, the engine is at work already, or this
+                is woflo's own event loop, on which coroutines are to run.
         """
-        deadline = _deadline(timeout)
+        deadline = _waiters.deadline(timeout)
         if _on_a_loop():
+            _refuse_own_loop()
             return self._from_a_thread(targets, timeout)
         waiter = _waiters.Waiter()
         claim = object()
@@ -157,7 +162,7 @@ class Engine:
         """
         import asyncio
 
-        _deadline(timeout)
+        _waiters.deadline(timeout)
         loop = asyncio.get_running_loop()
         driver = _LoopDriver(loop)
         clock = None
@@ -184,10 +189,14 @@ class Engine:
 
         Raises:
             CyclicWorkflowError: what is wanted needs itself; nothing was started.
-            UsageError: an unknown target, or the engine is at work in another way or on another loop.
+            UsageError: no target or an unknown one, or the engine is at work in another way or on another loop.
         """
         import asyncio
 
+        if not targets:
+            raise UsageError("co_outcomes() is told which targets are wanted; co_orchestrate() carries out all")
+        for target in targets:
+            _check_target(target)
         loop = asyncio.get_running_loop()
         driver = self._driver
         if driver is not None and driver.drive.loop is loop and not driver.drive.stopping:
@@ -259,7 +268,8 @@ class Engine:
         for target in targets:
             _check_target(target)
         self._check_idle()
-        if self._claims.setdefault(0, claim) is not claim:  # in one instruction: two threads, or Ctrl-C, may come here
+        # In one instruction: two threads, or Ctrl-C, may come here. Whoever was first may have gone by the second look.
+        while self._claims.setdefault(0, claim) is not claim:
             self._check_idle()
         if not _process.prepared:
             _process.prepare()
@@ -303,7 +313,7 @@ class Engine:
                     memo[node] = Ok(drive.values[number])
         if memo:
             graph = self.graph
-            anew = [node for node in graph if node.volatile or any(one in self._volatile for one in node.produces)]
+            anew = [node for node in graph if node.volatile or node.target in self._volatile]
             if anew:
                 for node in (*anew, *graph.descendants(*[node.target for node in anew])):
                     memo.pop(node, None)
@@ -349,8 +359,12 @@ class Engine:
         return {drive.nodes[number].target: failure for number, failure in sorted(drive.failures.items())}
 
     def status(self, target: Hashable) -> str:
-        """waiting, running, succeeded, failed, skipped (something it needs failed), stopped; idle if it was not wanted."""
-        _check_target(target)
+        """waiting, running, succeeded, failed, skipped (something it needs failed), stopped; idle if it was not wanted.
+
+        Raises:
+            UsageError: nothing produces the target.
+        """
+        self._check_known(target)
         drive = self._drive
         number = None if drive is None else drive.number(target)
         if drive is not None and number is not None:
@@ -366,6 +380,11 @@ class Engine:
             return "skipped"
         return "stopped" if isinstance(failure, StoppedFailure) else "failed"
 
+    def _check_known(self, target: Hashable) -> None:
+        _check_target(target)
+        if self.graph.get(target) is None:
+            raise unknown_target(target, self.graph)
+
     def why(self) -> str:
         """Why the last drive was not all well, in one line; "all is well" if it was."""
         return self._complaint or "all is well"
@@ -376,9 +395,11 @@ class Engine:
         With a target that was not run, the failures that kept it from running are forgotten.
 
         Raises:
-            UsageError: the engine is at work.
+            UsageError: the engine is at work, or nothing produces one of the targets.
         """
         self._check_idle()
+        for target in targets:
+            self._check_known(target)
         self._remember()
         memo: Any = self._memo
         if not targets:
@@ -477,6 +498,12 @@ def _check_target(target: Hashable) -> None:
         raise UsageError(f"a target has to be hashable, and {target!r} is not; several are several arguments") from None
 
 
+def _listed(what: str, given: Iterable[Any]) -> list[Any]:
+    if isinstance(given, (str, bytes)) or not hasattr(given, "__iter__"):
+        raise UsageError(f"{what} is a list, not {given!r}: write [{given!r}]")
+    return list(given)
+
+
 def _check_end(drive: Drive, timeout: float | None) -> None:
     if drive.runs_forever and timeout is None:
         raise UsageError("everything here runs forever: give a timeout, or something that ends")
@@ -489,18 +516,18 @@ def was_stopped(failure: Failure) -> bool:
     return isinstance(failure, StoppedFailure)
 
 
-def _deadline(timeout: float | None) -> float | None:
-    if timeout is None:
-        return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
-        raise UsageError(f"timeout is a number of seconds, or None, not {timeout!r}")
-    return monotonic() + timeout
-
-
 def _on_a_loop() -> bool:
     """Whether the calling thread is inside of a running event loop."""
     asyncio = sys.modules.get("asyncio")
     return asyncio is not None and asyncio._get_running_loop() is not None
+
+
+def _refuse_own_loop() -> None:
+    asynchronous = sys.modules.get("woflo.runners.asynchronous")
+    if asynchronous is not None and asynchronous.on_own_loop():
+        raise UsageError(
+            "orchestrate() would block the loop on which the coroutines are to run: await co_orchestrate()"
+        )
 
 
 def _nothing() -> None:

@@ -23,7 +23,7 @@ from woflo.engine import Engine, was_stopped
 from woflo.errors import CyclicWorkflowError, UsageError, WaitTimeout
 from woflo.graph import Node
 from woflo.result import DependencyFailure, Failure, MissingFailure, Ok, Result, TaskFailure
-from woflo.runners import _inputs, _process
+from woflo.runners import _inputs, _process, _waiters
 from woflo.runners.base import BaseTaskRun
 from woflo.task import Task
 
@@ -374,7 +374,8 @@ class _LazyEngine(Engine):
     """An engine of Lazies: of a LazyDB's, or of some that were made by `Lazy.of`."""
 
     def __init__(self, db: LazyDB[Any, Any] | None) -> None:
-        super().__init__(cast("Any", _Targets(self)))
+        super().__init__(())
+        self.graph = _Targets(self)
         self._memo = _Results()
         self._settings.follow = self._follow
         self._settings.ended = _ended
@@ -515,10 +516,10 @@ def compute(*lazies: Lazy[Any, Any], timeout: float | None = None) -> list[Any]:
     for one in lazies:
         if not isinstance(one, Lazy):
             raise UsageError(f"compute() takes Lazies, not {type(one).__name__}")
+    deadline = _waiters.deadline(timeout)
     known = [_known(one) for one in lazies]
     wanted = {_target(one) for one, result in zip(lazies, known, strict=True) if result is None}
     if wanted:
-        deadline = None if timeout is None else monotonic() + timeout
         engine = _LazyEngine(None)
         engine.orchestrate(*wanted, timeout=timeout)
         for place, one in enumerate(lazies):
