@@ -27,7 +27,7 @@ from _thread import RLock, allocate_lock, get_ident
 from collections import deque
 from time import monotonic
 
-from woflo.result import WorkerFailure
+from woflo.result import StoppedFailure, WorkerFailure
 from woflo.runners import _attempt, _launch, _process, _shipping, _tree, _waiters
 from woflo.runners._poller import Bell, Poller
 from woflo.runners._timers import Timers
@@ -283,7 +283,7 @@ class Supervisor:
             for run in list(_process.live):
                 mine: Worker | None = getattr(run, "_worker", None)
                 if mine is not None and mine.told and mine not in waiting and mine.run is run:
-                    self._finished.append((mine, None, WorkerFailure(_CUT_SHORT)))
+                    self._finished.append((mine, None, StoppedFailure(_CUT_SHORT)))
 
     def _receive(self, worker: Worker) -> None:
         """Read what the channel holds; note a frame as soon as it is complete. Needs the lock."""
@@ -397,7 +397,7 @@ class Supervisor:
             self._taking.add(worker)
             run._take(worker, kind, body)
         except KeyboardInterrupt:
-            _process.news.append(lambda: run._mend(attempt, WorkerFailure(_CUT_SHORT)))
+            _process.news.append(lambda: run._mend(attempt, StoppedFailure(_CUT_SHORT)))
             self.wake()
             raise
         finally:

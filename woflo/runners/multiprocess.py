@@ -241,7 +241,7 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
     def _forget(self) -> None:
         if self._attended:
             super()._forget()
-        if self._spawns:
+        if getattr(self, "_spawns", False):  # else Ctrl-C came before it was begun
             parcel, self._parcel = self._parcel, None
             if parcel is not None:
                 parcel.close()
