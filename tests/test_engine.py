@@ -565,6 +565,51 @@ def test_an_engine_at_work_says_so():
     assert engine.status("a") == "succeeded"
 
 
+def test_an_engine_is_free_in_a_forked_process():
+    """The work of the parent's is the parent's: a fork in the middle of it can use the engine."""
+    begun, go = threading.Event(), threading.Event()
+
+    def wait():
+        begun.set()
+        return go.wait(PATIENCE)
+
+    engine = Engine([Node("a", wait), Node("b", one)])
+    thread = threading.Thread(target=engine.orchestrate, args=("a",))
+    thread.start()
+    begun.wait(PATIENCE)
+
+    @task
+    def use():
+        return engine.orchestrate("b"), engine.value("b")
+
+    try:
+        assert use().get_result() == (True, 1)
+    finally:
+        go.set()
+        thread.join(PATIENCE)
+    assert engine.value("a") is True
+
+
+def test_an_engine_is_free_when_its_loop_is_closed():
+    """A loop that is closed in the middle of a drive doesn't leave the engine at work for ever."""
+    open_ended = [True]
+
+    async def wait():
+        if open_ended:
+            await asyncio.Event().wait()
+
+    engine = Engine([Node("a", wait)])
+    loop = asyncio.new_event_loop()
+    job = loop.create_task(engine.co_orchestrate())
+    loop.run_until_complete(asyncio.sleep(0.01))
+    waiting = asyncio.all_tasks(loop)
+    loop.close()
+    open_ended.clear()
+    assert engine.orchestrate(timeout=PATIENCE)
+    for one_of_them in (job, *waiting):
+        one_of_them._log_destroy_pending = False
+
+
 def test_an_engine_that_was_left_at_the_last_moment_is_claimed():
     """Whoever finds an engine taken, and then free, takes it: two at once would spoil each other's results."""
 
@@ -676,11 +721,34 @@ def test_nodes_that_run_for_ever_alone():
         Engine([Node("m", for_ever, forever=True), Node("a", one, ["m"])]).orchestrate()
 
 
+@pytest.mark.parametrize("drive", [blocking, on_a_loop])
+def test_a_function_that_runs_for_ever_keeps_nobody(drive):
+    """It isn't called in place, where nothing else could go on; with a runner in place it is refused."""
+
+    def ever():
+        while not woflo.stop_requested():
+            time.sleep(0.005)
+
+    engine = Engine([Node("monitor", ever, forever=True), Node("a", one)])
+    assert drive(engine, [])
+    assert engine.value("a") == 1
+    engine = Engine([Node("monitor", task(runner=SequentialTaskRun)(ever), forever=True), Node("a", one)])
+    with pytest.raises(UsageError, match=r"monitor runs forever.*give it another runner"):
+        drive(engine, [])
+
+
 def test_one_that_should_run_for_ever_and_fails_is_a_failure():
     """A monitor that breaks is told; the others go on."""
-    engine = Engine([Node("monitor", fail, forever=True), Node("a", one)])
+    broken = threading.Event()
+
+    def note(event):
+        if isinstance(event, events.NodeEnded) and event.target == "monitor":
+            broken.set()
+
+    nodes = [Node("monitor", fail, forever=True), Node("a", lambda: broken.wait(PATIENCE))]
+    engine = Engine(nodes, observers=[note])
     assert not engine.orchestrate()
-    assert engine.value("a") == 1
+    assert engine.value("a") is True
     assert "monitor" in engine.why()
 
 
@@ -1183,6 +1251,25 @@ def test_calls_in_place_are_told_when_they_happen():
     assert not engine.orchestrate()
     assert engine.outcome("a").__cause__.args[0] == [("Started", "a")]
     assert engine.value("b") == [("Started", "a"), ("Ended", "a"), ("Started", "b")]
+
+
+def test_everything_is_told_when_orchestrate_returns():
+    """An observer that is slow in one thread has heard of everything when another thread's orchestrate returns."""
+    told, inside = [], threading.Event()
+
+    @task(runner=ThreadTaskRun)
+    def quick():
+        time.sleep(0.02)  # until the driver makes its call
+
+    def slow(event):
+        if isinstance(event, events.NodeEnded) and event.target == "a":
+            inside.set()
+            time.sleep(0.1)
+        told.append((type(event).__name__, event.target))
+
+    engine = Engine([Node("a", quick), Node("b", lambda: inside.wait(PATIENCE))], observers=[slow])
+    assert engine.orchestrate()
+    assert told.count(("NodeEnded", "a")) == told.count(("NodeEnded", "b")) == 1
 
 
 def test_an_observer_may_stop_the_engine():

@@ -31,7 +31,7 @@ from woflo.errors import CyclicWorkflowError, UsageError
 from woflo.graph import Graph, unknown_target
 from woflo.result import DependencyFailure, Failure, Ok, StoppedFailure, TaskFailure
 from woflo.runners import _process
-from woflo.runners._attempt import current
+from woflo.runners._attempt import GRACE, current
 from woflo.runners._inputs import is_run
 from woflo.runners._slots import default_size
 
@@ -274,6 +274,11 @@ class Drive:
             after_it = children[number]
             if after_it:
                 raise UsageError(f"{nodes[after_it[0]].name} needs {nodes[number].name}, which runs forever")
+            where = getattr(nodes[number].call, "_where", None)
+            if where is not None and where(self.settings.runner)._in_place:
+                raise UsageError(
+                    f"{nodes[number].name} runs forever, and its runner in the place of all others: give it another runner"
+                )
         self._forever |= forever
         self._only_forever = bool(forever) and len(self._forever) == len(nodes)
         self._timed = self._timed or any(nodes[number].seconds is not None for number in range(first, len(nodes)))
@@ -371,7 +376,8 @@ class Drive:
         """Begin a node, or leave it to the driver."""
         node = self.nodes[number]
         call: Any = node.call
-        if call.__class__ is FunctionType and self.loop is None and not self._known and not self._aliases:
+        beside = self.loop is not None or number in self._forever  # what runs forever would keep the driver
+        if call.__class__ is FunctionType and not beside and not self._known and not self._aliases:
             self.here.append(number)
         elif number in self._known:
             self._record(number, self._known[number])
@@ -384,7 +390,7 @@ class Drive:
             self.values[number] = None
             self._news.append(number)
         elif (where := getattr(call, "_where", None)) is None:  # no Task
-            if self.loop is None:
+            if not beside:
                 self.here.append(number)
             else:
                 step = _Step(node)
@@ -823,6 +829,15 @@ class Drive:
         began = self._began.pop(number, None)
         seconds = 0.0 if began is None else monotonic() - began
         self._untold.append(events.NodeEnded(node.target, node.name, self.failures.get(number), seconds))
+
+    def wait_until_told(self) -> None:
+        """Have everything told, by whichever thread is at it; after the grace of a stop that one is left alone with it."""
+        if self._observed:
+            if self._lock.acquire(timeout=_MOST_INSIDE):  # the last step may not be over
+                self._lock.release()
+            if self._telling.acquire(timeout=GRACE):
+                self._telling.release()
+            self._tell()
 
     def _tell(self) -> None:
         """Tell what has happened, in its order, outside of a step."""

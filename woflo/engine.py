@@ -42,8 +42,8 @@ class Engine:
     """Drives a graph of nodes: each that is wanted, and all that it needs, runs once.
 
     A node whose call is a Task runs where its runner says. Any other callable is called by the thread that
-    drives: in place under `orchestrate()`, in a thread beside the loop under `co_orchestrate()`; coroutine functions run on the
-    driving event loop (under `orchestrate()`: on one of woflo's own, in a thread).
+    drives: in place under `orchestrate()`, in a thread beside the loop under `co_orchestrate()` and if it runs forever; coroutine
+    functions run on the driving event loop (under `orchestrate()`: on one of woflo's own, in a thread).
 
     What has ended is kept: a second `orchestrate()` runs only what has not, and what is volatile; `reset()` forgets.
 
@@ -84,7 +84,7 @@ class Engine:
         self._volatile = frozenset(self.graph[target].target for target in _listed("volatile", volatile))
         self._memo: Memo = {}  # what earlier drives ended in
         self._drive: Drive | None = None  # the one that is under way, or the last one
-        self._claims: dict[int, object] = {}  # 0: whose the engine is while it is at work (`_claim`)
+        self._claims: dict[object, object] = {}  # by process: whose the engine is while it is at work there
         self._driver: _LoopDriver | None = None  # of co_outcomes
         self._waiters = 0  # in co_outcomes
         self._complaint = ""  # why the last drive wasn't all well
@@ -112,6 +112,7 @@ class Engine:
         try:
             drive = self._begin(claim, targets, lambda: waiter.signal(None), None, timeout)
             _pump(drive, waiter, deadline, f"it took longer than {timeout} s")
+            drive.wait_until_told()
         except BaseException:
             self._break_off(claim, waiter)
             raise
@@ -122,7 +123,7 @@ class Engine:
     def _break_off(self, claim: object, waiter: _waiters.Waiter) -> None:
         """Ctrl-C: end everything, no longer than a stop takes."""
         drive = self._drive
-        if self._claims.get(0) is claim and drive is not None:
+        if self._claims.get(_process.mark) is claim and drive is not None:
             drive.repair()
             drive.halt("interrupted")
             _pump(drive, waiter, monotonic() + GRACE + _waiters.RECHECK, "")
@@ -210,6 +211,7 @@ class Engine:
                 self._leave(driver)
                 raise
             self._driver = driver
+            self._waiters = 0
         try:
             want = drive.wait_for(targets, loop.create_future())
         except BaseException:
@@ -245,17 +247,16 @@ class Engine:
             drive.halt("stop() was called")
 
     def _check_idle(self) -> None:
-        driver = self._driver
-        if driver is not None and driver.drive.loop is not None and driver.drive.loop.is_closed():
-            self._waiters = 0  # they are gone with their loop
-            self._driver = None
-            self._leave(driver)
+        claim = self._claims.get(_process.mark)
+        if isinstance(claim, _LoopDriver) and claim.is_lost:
+            self._driver = None  # whoever waited is gone with the loop
+            self._leave(claim)
         if self._working:
             raise UsageError("this engine is at work: wait until its orchestrate has returned, or make another engine")
 
     @property
     def _working(self) -> bool:
-        return bool(self._claims)
+        return _process.mark in self._claims
 
     def _begin(
         self,
@@ -269,7 +270,7 @@ class Engine:
             _check_target(target)
         self._check_idle()
         # In one instruction: two threads, or Ctrl-C, may come here. Whoever was first may have gone by the second look.
-        while self._claims.setdefault(0, claim) is not claim:
+        while self._claims.setdefault(_process.mark, claim) is not claim:
             self._check_idle()
         if not _process.prepared:
             _process.prepare()
@@ -286,7 +287,7 @@ class Engine:
 
     def _leave(self, claim: object) -> None:
         """The work is done, or broken off; if it was this claim's."""
-        if self._claims.get(0) is not claim:
+        if self._claims.get(_process.mark) is not claim:
             return
         drive = self._drive
         try:
@@ -296,7 +297,7 @@ class Engine:
                     drive.detach = None
                 self._complaint = _complaint(drive)
         finally:
-            del self._claims[0]
+            del self._claims[_process.mark]
 
     def _remember(self) -> None:
         """Keep what the last drive ended in, but for what is to be made anew."""
@@ -421,6 +422,11 @@ class _LoopDriver:
         self._thread = get_ident()
         self._coming = False
         self.ended: Future[None] = loop.create_future()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the loop was closed in the middle of it."""
+        return self._loop.is_closed()
 
     def wake(self) -> None:
         """From any thread: have the loop look."""
