@@ -63,7 +63,7 @@ class Node:
 
     def __init__(
         self,
-        produces: Hashable | list[Hashable],
+        produces: Hashable | list[Any],
         call: Callable[..., Any] | None = None,
         requires: Iterable[Hashable] = (),
         *,

@@ -155,8 +155,11 @@ class Lazy(Generic[T, R]):
             return cast("R", known.value)
         raise ValueError("Task has failed.") from known
 
-    async def run(self, **kwargs: Any) -> R:
-        """Make the value; what `LazyDB.run` was given comes as `kwargs`."""
+    async def run(self, *args: Any, **kwargs: Any) -> R:
+        """Make the value; what `LazyDB.run` was given comes as keywords.
+
+        A subclass names those that it wants: `async def run(self, *, db)`.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no run()")
 
     def reset(self) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from pathlib import Path
 from typing import assert_type
 
 import woflo
-from woflo import BaseTaskRun, Failure, Ok, TaskFailure, TaskRun, ref, task
+from woflo import BaseTaskRun, Failure, Graph, Node, Ok, TaskFailure, TaskRun, action, ref, task
+from woflo.action import Action
+from woflo.engine import Engine
+from woflo.lazy import Lazy, LazyDB
 from woflo.runners import AsyncTaskRun, MultiprocessTaskRun, SequentialTaskRun, ThreadTaskRun
 from woflo.runners.multiprocess import ForkProcess, SpawnProcess
 
@@ -126,3 +130,37 @@ class MyTaskRun(BaseTaskRun[object]):
 
 
 assert_type(load.options(runner=MyTaskRun)(3), TaskRun[list[float]])
+
+
+# ---------------------------------------------------------------------- graphs and their faces
+
+names: list[str] = ["rows", "lines"]
+
+
+class Built(Lazy[Path, int]):
+    async def run(self, *, db: LazyDB[Path, Built]) -> int:
+        return len(db.tasks)
+
+
+class Plain(Lazy[str, int]):
+    async def run(self) -> int:
+        return 1
+
+
+def watch(event: object) -> None: ...
+
+
+async def graphs(db: LazyDB[str, Plain]) -> None:
+    graph = Graph([Node(names, load), Node("total", total, names, after=set(names), seconds=0.5)])
+    assert_type([node.target for node in graph.add(Node("page", page)).topological()], list[Hashable])
+    engine = Engine(graph, runner=ThreadTaskRun, window=2, volatile=names, observers=[watch])
+    assert_type(engine.orchestrate("total", timeout=10), bool)
+    assert_type(await engine.co_orchestrate(), bool)
+    assert_type(Lazy.of(total, Lazy.of(load, 3)).compute(), float)
+    assert_type(await Lazy.of(page, "url"), bytes)
+    assert_type(db.index["x"].result, int)
+    if result := await db.run("x"):
+        result.value  # noqa: B018
+    first, last = Action(graphs(db)), Action(functools.partial(load, 3), runner=ThreadTaskRun)
+    last.requires(first)
+    assert_type(action.Engine(first, last, observers=[watch]).orchestrate(timeout=1.0), bool)
