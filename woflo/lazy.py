@@ -115,7 +115,7 @@ class Lazy(Generic[T, R]):
     _is_lazy = True
 
     @staticmethod
-    def of(task: Task[..., V], /, *args: Any, **kwargs: Any) -> Lazy[Any, V]:
+    def of(task: Task[..., V, Any], /, *args: Any, **kwargs: Any) -> Lazy[Any, V]:
         """A Lazy whose value a task makes; nothing runs until it is asked for.
 
         Lazies among the arguments, also in lists, tuples, dicts, sets and dataclasses, are made first, and their values are
@@ -209,7 +209,7 @@ class _Call(Lazy[Any, R]):
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
-    def __init__(self, task: Task[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, task: Task[..., R, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not isinstance(task, Task):
             raise UsageError(f"Lazy.of needs a task, not {type(task).__name__}: make one with @task")
         self.creates = []
