@@ -956,6 +956,34 @@ def test_outcomes_wanted_at_once_are_made_once():
     assert ran == ["leaf"]
 
 
+def test_a_refused_wish_leaves_nothing_behind():
+    """What is refused while others wait is as if it had never been wished for: nothing of it runs, now or later."""
+    ran = []
+
+    async def main():
+        go = asyncio.Event()
+
+        async def ever():
+            await asyncio.Event().wait()
+
+        async def note():
+            ran.append("note")
+
+        nodes = [Node("go", go.wait), Node("monitor", ever, forever=True), Node("note", note), Node("late", co_one)]
+        engine = Engine([*nodes, Node("a", co_one, ["monitor", "note"])])
+        job = asyncio.create_task(engine.co_outcomes("go"))
+        await asyncio.sleep(0)
+        with pytest.raises(UsageError, match="a needs monitor, which runs forever"):
+            await engine.co_outcomes("a")
+        assert [engine.status(target) for target in ("a", "monitor", "note")] == ["idle"] * 3
+        assert await engine.co_outcomes("late") == [Ok(1)]
+        go.set()
+        await job
+
+    asyncio.run(main())
+    assert ran == []
+
+
 def test_a_cancelled_waiter_leaves_what_others_want():
     """What somebody else waits for goes on; what nobody waits for is stopped; later it can be wanted again."""
     log = []

@@ -158,6 +158,7 @@ class Drive:
             return
         self.numbers = numbers = graph._index  # a whole graph, in order: it knows the numbers (later graphs' too)
         self.nodes = nodes = list(graph)
+        self._check_endless(nodes)
         after = any(node.after for node in nodes)
         rows = ([numbers[need] for need in (node.needs if after else node.requires)] for node in nodes)
         with paused():
@@ -174,6 +175,7 @@ class Drive:
         targets = list(targets)
         first = len(self.nodes)
         found, known, others = self._find(targets)
+        self._check_endless(found)
         numbers = self.numbers
         before = {target: numbers[target] for node in found for target in node.produces if target in numbers}
         for number, node in enumerate(found, first):
@@ -247,6 +249,21 @@ class Drive:
             found.sort(key=graph.place)
         return found, known, others
 
+    def _check_endless(self, nodes: Sequence[Node]) -> None:
+        """Raise UsageError if nodes that are about to be taken need one that runs forever, or it would run in their place."""
+        if not self._forever and not any(node.forever for node in nodes):
+            return
+        for node in nodes:
+            for need in node.needs:
+                needed = self.graph.get(need)
+                if needed is not None and needed.forever:
+                    raise UsageError(f"{node.name} needs {needed.name}, which runs forever")
+            where = getattr(node.call, "_where", None)
+            if node.forever and where is not None and where(self.settings.runner)._in_place:
+                raise UsageError(
+                    f"{node.name} runs forever, and its runner in the place of all others: give it another runner"
+                )
+
     def _is_here(self, target: Hashable) -> bool:
         """Whether a target's node is here, and need not be looked up and made again."""
         number = self.numbers.get(target)
@@ -270,15 +287,6 @@ class Drive:
         self._users.extend([len(one) if one else 0 for one in (children[first:] if first else children)])
         self.values.extend([GONE] * new)
         forever = {number for number in range(first, len(nodes)) if nodes[number].forever}
-        for number in forever:
-            after_it = children[number]
-            if after_it:
-                raise UsageError(f"{nodes[after_it[0]].name} needs {nodes[number].name}, which runs forever")
-            where = getattr(nodes[number].call, "_where", None)
-            if where is not None and where(self.settings.runner)._in_place:
-                raise UsageError(
-                    f"{nodes[number].name} runs forever, and its runner in the place of all others: give it another runner"
-                )
         self._forever |= forever
         self._only_forever = bool(forever) and len(self._forever) == len(nodes)
         self._timed = self._timed or any(nodes[number].seconds is not None for number in range(first, len(nodes)))
