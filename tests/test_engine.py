@@ -7,6 +7,7 @@ import contextvars
 import functools
 import gc
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -871,6 +872,62 @@ def test_the_loop_that_coroutines_need_is_not_blocked():
     assert not engine.orchestrate(timeout=PATIENCE)
     with pytest.raises(UsageError, match="await co_orchestrate"):
         raise engine.outcome("a").__cause__
+
+
+def test_a_failed_dependency_goes_by_its_label():
+    """What people call a node stands in the failure, which so can be pickled whatever the targets are."""
+
+    class Target:
+        __reduce__ = None
+
+    target = Target()
+    engine = Engine([Node(target, fail, label="link"), Node("b", one, [target])])
+    assert not engine.orchestrate()
+    failure = pickle.loads(pickle.dumps(engine.outcome("b")))
+    assert list(failure.dependencies) == ["link"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals need POSIX")
+@pytest.mark.parametrize("main", ["main()", "in_a_group()"])
+def test_ctrl_c_under_asyncio_run(main):
+    """The first Ctrl-C ends an orchestrate that blocks the loop, though asyncio.run only cancels its main task."""
+    code = f"""
+import asyncio, signal
+from woflo.engine import Engine
+from woflo.graph import Node
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+async def wait():
+    print("begun", flush=True)
+    await asyncio.Event().wait()
+
+async def main():
+    try:
+        engine.orchestrate()
+    finally:
+        print(engine.status("a"), engine.why(), flush=True)
+
+async def in_a_group():
+    async with asyncio.TaskGroup() as group:
+        group.create_task(main())
+
+engine = Engine([Node("a", wait)])
+try:
+    asyncio.run({main})
+except KeyboardInterrupt:
+    print("caught")
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        try:
+            assert child.stdout.readline() == "begun\n"
+            child.send_signal(signal.SIGINT)
+            out, err = child.communicate(timeout=PATIENCE)
+        finally:
+            child.kill()
+    assert (out, child.returncode) == ("stopped stop() was called\ncaught\n", 0), err
 
 
 def test_coroutines_run_on_the_driving_loop():

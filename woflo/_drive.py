@@ -575,11 +575,11 @@ class Drive:
         node = self.nodes[number]
         if number in self._aliases:
             return self.failures[self._aliases[number]]  # type: ignore[return-value]
-        causes = {
-            target: self.failures[need]
-            for target, need in zip(node.needs, self._needs(number), strict=True)
-            if need in self.failures
-        }
+        causes: dict[Hashable, Failure] = {}
+        for target, need in zip(node.needs, self._needs(number), strict=True):
+            if need in self.failures:
+                label = self.nodes[need].label
+                causes[label if label and label not in causes else target] = self.failures[need]
         return DependencyFailure(causes, task=node.name, run=node.name)
 
     def _fail(self, number: int, error: BaseException) -> None:
@@ -694,11 +694,10 @@ class Drive:
                 continue
             node = self.nodes[number]
             if self.values[number] is GONE and number not in self.failures:
-                task = getattr(node.call, "work", node.call)  # a face may have wrapped it
                 begun = [
                     run
                     for run in list(_process.live)
-                    if run not in self._runs and (run.task is task or getattr(run.task, "node", None) is node)
+                    if run not in self._runs and (run.task is node.call or getattr(run.task, "node", None) is node)
                 ]
                 if number in started and begun:
                     self._adopt(number, max(begun, key=lambda run: run._number))

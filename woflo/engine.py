@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine"]
 
+_GLANCE = 0.1  # seconds after which somebody who has pressed Ctrl-C notices that nothing happens
+
 
 class Engine:
     """Drives a graph of nodes: each that is wanted, and all that it needs, runs once.
@@ -130,9 +132,18 @@ class Engine:
 
     def _from_a_thread(self, targets: Sequence[Hashable], timeout: float | None) -> bool:
         """Block an event loop's thread (a notebook's): the nodes are driven by another one meanwhile."""
+        import asyncio
+
         self._check_idle()
         ended: list[Any] = []
-        waiter = _waiters.Waiter()
+        waiter = _LoopsWaiter()
+        tasks = asyncio.all_tasks()
+        cancels = sum(one.cancelling() for one in tasks)
+
+        def look() -> None:
+            """At Ctrl-C asyncio.run cancels its task and nothing else, and blocked as it is that would have no effect."""
+            if sum(one.cancelling() for one in tasks) > cancels:
+                raise asyncio.CancelledError
 
         def work() -> None:
             try:
@@ -143,7 +154,7 @@ class Engine:
 
         try:
             _process.start_thread(copy_context().run, work, name="woflo-engine")
-            _waiters.block(waiter, None, False, _nothing)
+            _waiters.block(waiter, None, False, look)
         except RuntimeError:  # no thread is to be had
             raise
         except BaseException:
@@ -459,6 +470,15 @@ class _LoopDriver:
         await asyncio.wait([self.ended], timeout=GRACE + _waiters.RECHECK)
 
 
+class _LoopsWaiter(_waiters.Waiter):
+    """An event loop's thread, which looks more often whether it is interrupted."""
+
+    __slots__ = ()
+
+    def sleep(self, seconds: float | None) -> None:
+        super().sleep(_GLANCE if seconds is None else min(seconds, _GLANCE))
+
+
 def _pump(drive: Drive, waiter: _waiters.Waiter, deadline: float | None, why: str) -> None:
     """Take steps, make the calls that are to be made here, sleep; until everything has ended.
 
@@ -534,7 +554,3 @@ def _refuse_own_loop() -> None:
         raise UsageError(
             "orchestrate() would block the loop on which the coroutines are to run: await co_orchestrate()"
         )
-
-
-def _nothing() -> None:
-    """Nothing to be looked at."""

@@ -211,7 +211,7 @@ class DependencyFailure(Failure):
     """What this run needed has failed, so it never ran.
 
     Attributes:
-        dependencies: each failed input (a run's name, or a target) and its failure.
+        dependencies: each failed input (a run's name, a node's label, or its target) and its failure.
     """
 
     __slots__ = ("_roots",)

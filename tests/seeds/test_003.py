@@ -132,6 +132,7 @@ def test_the_todo_of_the_notebook(monkeypatch):
     engine = Engine(watch, probe, then, observers=[seen.append])
     assert engine.orchestrate(timeout=60) is False
     assert str(watch) == "<Action `watch' stopped>".replace("Action", "Connected")
+    assert re.fullmatch(r"2 of 3 failed \(probe\): probe-\d+: ValueError: no link", engine.why())
     assert isinstance(probe.exception(), ValueError)
     assert {event.target for event in seen} == {watch, probe, then}
     assert engine.shutdown() is True
