@@ -384,7 +384,8 @@ class Drive:
         """Begin a node, or leave it to the driver."""
         node = self.nodes[number]
         call: Any = node.call
-        beside = self.loop is not None or number in self._forever  # what runs forever would keep the driver
+        # not in place, where what runs forever would keep the driver
+        beside = self.loop is not None or (self._forever and number in self._forever)
         if call.__class__ is FunctionType and not beside and not self._known and not self._aliases:
             self.here.append(number)
         elif number in self._known:
@@ -488,7 +489,7 @@ class Drive:
         """A node has ended: tell the scheduler, drop what nobody needs any more."""
         node = self.nodes[number]
         failed = bool(self.failures) and number in self.failures
-        if number in self._plain:
+        if self._plain and number in self._plain:
             self._plain.discard(number)
             if not failed and self._goes_on(number, self.values[number]):
                 return
@@ -604,9 +605,10 @@ class Drive:
         """Make calls that are the driver's, in place; none is begun after the deadline (monotonic)."""
         self._calling = True
         try:
-            for run in list(self._pumped):  # nobody waits for them while the driver is busy
-                if not run._attended:
-                    run._attend()
+            if self._pumped:
+                for run in list(self._pumped):  # nobody waits for them while the driver is busy
+                    if not run._attended:
+                        run._attend()
             self._call_here(deadline)
         finally:
             self._calling = False
@@ -642,11 +644,14 @@ class Drive:
                 if observed or node.critical or self.settings.stop_on_failure:
                     return  # nothing else is begun before a step has told of it, or has stopped the rest
                 continue
-            if not self._goes_on(number, value):
-                values[number] = value
-                news.append(number)
-                if observed:
-                    return
+            kind = value.__class__
+            if kind is CoroutineType or is_run(kind):
+                self._goes_on(number, value)
+                continue
+            values[number] = value
+            news.append(number)
+            if observed:
+                return
 
     def _goes_on(self, number: int, value: Any) -> bool:
         """Whether what a call returned is a coroutine or a run, which is then carried out or waited for in its place."""
