@@ -688,6 +688,34 @@ def test_a_time_out_is_kept_between_calls_in_place():
     assert engine.status("c") in {"stopped", "skipped"}
 
 
+def test_no_time_at_all_starts_nothing():
+    """With a time-out of 0 nothing runs."""
+    ran = []
+    engine = Engine([Node("a", lambda: ran.append(1)), Node("b", task(runner=ThreadTaskRun)(lambda: ran.append(2)))])
+    assert not engine.orchestrate(timeout=0)
+    assert ran == []
+    assert engine.status("b") == "stopped"
+
+
+def test_a_slow_observer_in_another_thread_does_not_hold_up_the_driver():
+    """What the driver is to call in place is called while an observer still looks at what led there."""
+    called = threading.Event()
+
+    def look(event):
+        if isinstance(event, events.NodeEnded) and event.target == "a":
+            assert called.wait(PATIENCE)
+
+    @task(runner=ThreadTaskRun)
+    def work():
+        time.sleep(0.2)  # so that the driver sleeps by then, and it is the other thread that tells
+
+    begun = time.monotonic()
+    engine = Engine([Node("a", work), Node("b", lambda _: called.set(), ["a"])], observers=[look])
+    assert engine.orchestrate(timeout=2 * PATIENCE)
+    assert engine.status("b") == "succeeded"
+    assert time.monotonic() - begun < PATIENCE  # else the observer gave up first
+
+
 def test_the_wall_clock_does_not_matter(monkeypatch):
     """A clock that jumps by a day changes no time-out."""
     monkeypatch.setattr(time, "time", lambda: 86_400.0)

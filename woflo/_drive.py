@@ -342,6 +342,8 @@ class Drive:
             finally:
                 self._lock.release()
             if self._untold:
+                if self.loop is None and get_ident() != self.thread and (self.here or not self.scheduler.left):
+                    self.wake()  # an observer that takes its time must not hold up the driver
                 self._tell()
             if not self._news and not self._again:  # none came between the last look and the release
                 return

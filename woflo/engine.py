@@ -486,8 +486,9 @@ def _pump(drive: Drive, waiter: _waiters.Waiter, deadline: float | None, why: st
     """
     while True:
         waiter.done = False
-        drive.advance()
         late = deadline is not None and monotonic() >= deadline
+        if not late or drive.stopping:  # else what became ready meanwhile must not start
+            drive.advance()
         if drive.here and (not late or drive.stopping):
             drive.call_here(deadline if not drive.stopping else None)
         elif not drive.is_active():
