@@ -729,3 +729,36 @@ def test_stop_of_processes_from_a_loop(tmp_path):
 
     in_loop(main)
     assert len(ledger.lines()) == 1
+
+
+def test_a_loop_that_was_closed_does_not_hit_other_runs():
+    """Whoever waited there is gone; the run that ends then, and whoever learns that, don't notice."""
+
+    @task
+    def late():
+        time.sleep(0.1)
+        return 1
+
+    async def begin():
+        run = late()
+        waiting = asyncio.ensure_future(until_ended(run))
+        waiting._log_destroy_pending = False
+        await asyncio.sleep(0.01)
+        return run, waiting
+
+    async def until_ended(run):
+        return await run
+
+    loop = asyncio.new_event_loop()
+    run, waiting = loop.run_until_complete(begin())
+    loop.close()
+    told = []
+    run.add_done_callback(told.append)
+
+    async def other():
+        return await late()
+
+    assert asyncio.run(other()) == 1
+    assert run.get_result(timeout=PATIENCE) == 1
+    assert told == [run]
+    del waiting

@@ -15,6 +15,9 @@ import textwrap
 import threading
 import time
 import weakref
+from fractions import Fraction
+from functools import partial
+from unittest.mock import AsyncMock, MagicMock, Mock
 
 import pytest
 from hypothesis import given, settings
@@ -1455,3 +1458,127 @@ def test_ctrl_c_at_every_point_of_a_drive():
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=55, check=False
     )
     assert done.stdout == "fine\n", done.stderr[-3000:]
+
+
+# ---------------------------------------------------------------------- misuse
+
+
+class Nameless:
+    """A target of which nobody can say what it is called."""
+
+    def __str__(self):
+        raise RuntimeError("no name")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_target_without_a_name(runner):
+    target = Nameless()
+    failing = task(fail, runner=runner)
+    engine = Engine([Node("a", failing), Node(target, one, ["a"]), Node("b", one, [target])])
+    assert not engine.orchestrate(timeout=PATIENCE)
+    assert [engine.status(one) for one in ("a", target, "b")] == ["failed", "skipped", "skipped"]
+    assert "Nameless whose str() raised" in str(engine.outcome("b"))
+    with pytest.raises(CyclicWorkflowError, match="Nameless whose str"):
+        Engine([Node(target, one, [target])]).orchestrate()
+
+
+def test_a_coroutine_that_never_begins_is_closed(recwarn):
+    made = []
+
+    def work():
+        made.append(co_one())
+        return made[-1]
+
+    async def main():
+        engine = Engine([Node("a", work), Node("b", fail)], stop_on_failure=True)
+        return engine.orchestrate()
+
+    for _ in range(20):
+        assert not asyncio.run(main())
+        assert not Engine([Node("a", work), Node("b", fail)], stop_on_failure=True).orchestrate()
+    made.clear()
+    gc.collect()
+    assert not [str(one.message) for one in recwarn]
+
+
+def test_a_timeout_of_any_real_number():
+    engine = Engine([Node("a", one)])
+    assert engine.orchestrate(timeout=Fraction(7, 2))
+    engine.reset()
+    assert asyncio.run(engine.co_orchestrate(timeout=Fraction(7, 2)))
+
+
+@task
+def same(value):
+    return value
+
+
+class Asynchronous:
+    async def __call__(self):
+        return 5
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: same.options(runner=ThreadTaskRun)(5),
+        lambda: same(5),
+        partial(same, 5),
+        lambda: co_one(1, 3),
+        partial(Asynchronous().__call__),
+        Asynchronous(),
+        Mock(return_value=5),
+        MagicMock(return_value=5),
+        AsyncMock(return_value=5),
+    ],
+)
+@pytest.mark.parametrize("window", [None, 1])
+def test_what_a_callable_returns_is_carried_out_on_a_loop_too(call, window, recwarn):
+    def engine():
+        return Engine([Node("a", call), Node("b", one, ["a"])], window=window)
+
+    async def main():
+        driven = engine()
+        assert await driven.co_orchestrate("a", "b", timeout=PATIENCE), driven.why()
+        (result,) = await engine().co_outcomes("b")
+        return driven.value("a"), driven.value("b"), result.value
+
+    assert asyncio.run(main()) == (5, 6, 6)
+    blocking = engine()
+    assert blocking.orchestrate("a", "b", timeout=PATIENCE), blocking.why()
+    assert (blocking.value("a"), blocking.value("b")) == (5, 6)
+    assert not [str(one.message) for one in recwarn]
+
+
+def test_what_a_callable_returned_is_stopped_with_the_engine():
+    flag = threading.Event()
+
+    @task
+    def sleep():
+        flag.set()
+        while True:
+            time.sleep(0.01)
+
+    engine = Engine([Node("a", partial(sleep.options(runner=ThreadTaskRun)))])
+
+    async def main():
+        driving = asyncio.ensure_future(engine.co_orchestrate())
+        await until(flag.is_set)
+        engine.stop()
+        return await driving
+
+    assert asyncio.run(main()) is False
+    assert engine.status("a") == "stopped"
+
+
+def test_a_mock_that_runs_forever():
+    async def endless():
+        await asyncio.sleep(PATIENCE)
+
+    call = Mock(side_effect=endless)
+    engine = Engine([Node("a", call, forever=True), Node("b", one)])
+    assert engine.orchestrate(timeout=PATIENCE), engine.why()
+    assert call.call_count == 1
+    assert engine.status("a") == "stopped"

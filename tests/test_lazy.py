@@ -1306,3 +1306,42 @@ def test_bad_wishes():
     with pytest.raises(UsageError, match="takes Lazies"):
         compute(1)
     assert compute() == []
+
+
+def test_compute_on_woflos_own_loop():
+    """What it waits for would have to run there: it would never end."""
+
+    @task
+    async def three():
+        return 3
+
+    @task
+    async def outer():
+        lazy = Lazy.of(three)
+        with pytest.raises(UsageError, match="await the Lazy"):
+            lazy.compute()
+        return await lazy
+
+    assert outer().get_result(timeout=PATIENCE) == 3
+
+
+def test_awaited_on_a_loop_that_was_closed():
+    go = threading.Event()
+    lazy = Lazy.of(task(lambda: go.wait(PATIENCE), runner=ThreadTaskRun))
+    loop = asyncio.new_event_loop()
+
+    async def begin():
+        waiting = asyncio.ensure_future(lazy._made_here())
+        waiting._log_destroy_pending = False
+        await asyncio.sleep(0)
+        return waiting
+
+    waiting = loop.run_until_complete(begin())
+    loop.close()
+    go.set()
+
+    async def again():
+        return await lazy
+
+    assert run(again()) is True
+    del waiting

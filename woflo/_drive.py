@@ -258,8 +258,8 @@ class Drive:
                 needed = self.graph.get(need)
                 if needed is not None and needed.forever:
                     raise UsageError(f"{node.name} needs {needed.name}, which runs forever")
-            where = getattr(node.call, "_where", None)
-            if node.forever and where is not None and where(self.settings.runner)._in_place:
+            where = getattr(type(node.call), "_where", None)
+            if node.forever and where is not None and where(node.call, self.settings.runner)._in_place:
                 raise UsageError(
                     f"{node.name} runs forever, and its runner in the place of all others: give it another runner"
                 )
@@ -400,7 +400,7 @@ class Drive:
         elif call is None:
             self.values[number] = None
             self._news.append(number)
-        elif (where := getattr(call, "_where", None)) is None:  # no Task
+        elif (where := getattr(type(call), "_where", None)) is None:  # no Task; a Mock would have one
             if not beside:
                 self.here.append(number)
             else:
@@ -408,7 +408,7 @@ class Drive:
                 if not step.is_async:
                     self._plain.add(number)
                 self._submit(number, step, None)
-        elif (runner := where(self.settings.runner))._in_place:
+        elif (runner := where(call, self.settings.runner))._in_place:
             self.here.append(number)
         else:
             self._submit(number, call, runner)
@@ -477,6 +477,9 @@ class Drive:
     def _take(self, number: int, run: BaseTaskRun[Any]) -> None:
         """Record what a run ended in."""
         self._record(number, run._result)
+        task: Any = run.task
+        if task.__class__ is _Step:
+            task.close()
         if self.window is not None and run._started:
             self._learn(run.task, run.seconds)
 
@@ -632,10 +635,10 @@ class Drive:
                 self._tell()
             call: Any = node.call
             try:
-                if call.__class__ is FunctionType or (where := getattr(call, "_where", None)) is None:
+                if call.__class__ is FunctionType or (where := getattr(type(call), "_where", None)) is None:
                     value = call(*[values[numbers[target]] for target in node.requires])
                 else:
-                    value = call._submit(self._arguments(number), where(self.settings.runner))
+                    value = call._submit(self._arguments(number), where(call, self.settings.runner))
             except BaseException as error:
                 try:
                     self._fail(number, error)
@@ -902,6 +905,7 @@ class _Step:
     def __init__(self, node: Node, coroutine: Any = None) -> None:
         self.name = node.name
         self.node = node
+        self.coroutine = coroutine
         call: Any = node.call
         if coroutine is None:
             self.fn = call
@@ -910,6 +914,12 @@ class _Step:
         else:
             self.fn = lambda: coroutine
             self.is_async = True
+
+    def close(self) -> None:
+        """Its run has ended: a coroutine that has not begun never will, and is closed, so that Python doesn't warn."""
+        coroutine = self.coroutine
+        if coroutine is not None and not coroutine.cr_running and not coroutine.cr_suspended:
+            coroutine.close()
 
     def _submit(self, args: tuple[Any, ...], runner: Any) -> BaseTaskRun[Any]:  # noqa: ARG002 - as Task's
         from woflo.runners.asynchronous import AsyncTaskRun

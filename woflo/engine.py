@@ -107,7 +107,7 @@ class Engine:
         """
         deadline = _waiters.deadline(timeout)
         if _on_a_loop():
-            _refuse_own_loop()
+            refuse_own_loop("orchestrate()", "co_orchestrate()")
             return self._from_a_thread(targets, timeout)
         waiter = _waiters.Waiter()
         claim = object()
@@ -181,7 +181,7 @@ class Engine:
         try:
             drive = driver.drive = self._begin(driver, targets, driver.wake, loop, timeout)
             if timeout is not None:
-                clock = loop.call_later(timeout, drive.halt, f"it took longer than {timeout:g} s")
+                clock = loop.call_later(float(timeout), drive.halt, f"it took longer than {float(timeout):g} s")
             driver.look()
             try:
                 await driver.ended
@@ -258,12 +258,16 @@ class Engine:
             drive.halt("stop() was called")
 
     def _check_idle(self) -> None:
+        if self._is_at_work():
+            raise UsageError("this engine is at work: wait until its orchestrate has returned, or make another engine")
+
+    def _is_at_work(self) -> bool:
+        """Whether somebody drives it; if whoever did is gone with a loop that was closed it is free from now on."""
         claim = self._claims.get(_process.mark)
         if isinstance(claim, _LoopDriver) and claim.is_lost:
             self._driver = None  # whoever waited is gone with the loop
             self._leave(claim)
-        if self._working:
-            raise UsageError("this engine is at work: wait until its orchestrate has returned, or make another engine")
+        return self._working
 
     @property
     def _working(self) -> bool:
@@ -549,9 +553,8 @@ def _on_a_loop() -> bool:
     return asyncio is not None and asyncio._get_running_loop() is not None
 
 
-def _refuse_own_loop() -> None:
+def refuse_own_loop(blocking: str, instead: str) -> None:
+    """Raise UsageError in the thread of woflo's own loop: what is waited for may have to run there."""
     asynchronous = sys.modules.get("woflo.runners.asynchronous")
     if asynchronous is not None and asynchronous.on_own_loop():
-        raise UsageError(
-            "orchestrate() would block the loop on which the coroutines are to run: await co_orchestrate()"
-        )
+        raise UsageError(f"{blocking} would block the loop on which the coroutines are to run: await {instead}")

@@ -33,10 +33,17 @@ class CyclicWorkflowError(UsageError):
         self.cycle: list[object] = list(cycle)
 
     def __str__(self) -> str:
-        names = [str(one) for one in self.cycle]
+        names = [_name(one) for one in self.cycle]
         if len(names) > _MOST_DRAWN:
             names = [*names[: _MOST_DRAWN - 2], f"… {len(names) - _MOST_DRAWN + 1} more …", names[-1]]
-        return "there is a cycle: " + " -> ".join([*names, str(self.cycle[0])]) if names else "there is a cycle"
+        return "there is a cycle: " + " -> ".join([*names, names[0]]) if names else "there is a cycle"
+
+
+def _name(target: object) -> str:
+    try:
+        return str(target)
+    except Exception as error:
+        return f"<{type(target).__name__} whose str() raised {type(error).__name__}>"
 
 
 class InternalError(RuntimeError):

@@ -15,6 +15,7 @@ from itertools import islice
 
 from woflo._collector import paused
 from woflo._cycles import find_cycle
+from woflo._exceptions import safe_str
 from woflo.errors import CyclicWorkflowError, UsageError
 
 TYPE_CHECKING = False
@@ -133,11 +134,11 @@ class Node:
     @property
     def name(self) -> str:
         """Its label, or its target as text."""
-        return self.label or str(self.target)
+        return self.label or safe_str(self.target)
 
     def __repr__(self) -> str:
-        needs = f" requires {', '.join(map(str, self.needs))}" if self.needs else ""
-        return f"<Node {', '.join(map(str, self.produces))}{needs}>"
+        needs = f" requires {', '.join(map(safe_str, self.needs))}" if self.needs else ""
+        return f"<Node {', '.join(map(safe_str, self.produces))}{needs}>"
 
 
 def _targets(what: str, given: Any) -> tuple[Hashable, ...]:

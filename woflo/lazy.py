@@ -19,7 +19,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
-from woflo.engine import Engine, was_stopped
+from woflo.engine import Engine, refuse_own_loop, was_stopped
 from woflo.errors import CyclicWorkflowError, UsageError, WaitTimeout
 from woflo.graph import Node
 from woflo.result import DependencyFailure, Failure, MissingFailure, Ok, Result, TaskFailure
@@ -435,7 +435,7 @@ class _LazyEngine(Engine):
         """
         with _claiming:
             other = None if lazy._claim is None else lazy._claim()
-            if other is not None and other is not self and other._working and other.mark is _process.mark:
+            if other is not None and other is not self and other._is_at_work():
                 raise UsageError(
                     f"{_target(lazy)} is being made already, in another thread, event loop or LazyDB; wait until that has ended"
                 )
@@ -513,7 +513,7 @@ def compute(*lazies: Lazy[Any, Any], timeout: float | None = None) -> list[Any]:
 
     Raises:
         WaitTimeout: `timeout` seconds have passed.
-        UsageError: another thread or event loop is at work on one of them.
+        UsageError: another thread or event loop is at work on one of them, or this is woflo's own event loop.
         Exception: for the first of them that failed, what a TaskRun's `get_result` would raise.
     """
     for one in lazies:
@@ -523,6 +523,7 @@ def compute(*lazies: Lazy[Any, Any], timeout: float | None = None) -> list[Any]:
     known = [_known(one) for one in lazies]
     wanted = {_target(one) for one, result in zip(lazies, known, strict=True) if result is None}
     if wanted:
+        refuse_own_loop("compute()", "the Lazy")
         engine = _LazyEngine(None)
         engine.orchestrate(*wanted, timeout=timeout)
         for place, one in enumerate(lazies):

@@ -240,7 +240,7 @@ class DependencyFailure(Failure):
         return list(roots.values())
 
     def __str__(self) -> str:
-        inputs = ", ".join(str(name) for name in self.dependencies)
+        inputs = ", ".join(map(_exceptions.safe_str, self.dependencies))
         roots = "; ".join(_root_text(root) for root in self._roots[:5])
         text = f"not run, because its input failed: {inputs}" + (f" (root cause: {roots})" if roots else "")
         return f"{self.run}: {text}" if self.run else text

@@ -66,11 +66,11 @@ class AsyncWaiter:
 
     def signal(self, run: BaseTaskRun[Any] | None) -> None:  # noqa: ARG002
         """What was waited for has happened."""
-        if get_ident() == self.thread:
-            self._set()
-            return
         try:
-            self.loop.call_soon_threadsafe(self._set)
+            if get_ident() == self.thread:
+                self._set()
+            else:
+                self.loop.call_soon_threadsafe(self._set)
         except RuntimeError:  # the loop is closed: nobody is left to be told
             return
 
