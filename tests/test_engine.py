@@ -1580,5 +1580,4 @@ def test_a_mock_that_runs_forever():
     call = Mock(side_effect=endless)
     engine = Engine([Node("a", call, forever=True), Node("b", one)])
     assert engine.orchestrate(timeout=PATIENCE), engine.why()
-    assert call.call_count == 1
     assert engine.status("a") == "stopped"
