@@ -1500,7 +1500,8 @@ def test_a_coroutine_that_never_begins_is_closed(recwarn):
         assert not Engine([Node("a", work), Node("b", fail)], stop_on_failure=True).orchestrate()
     made.clear()
     gc.collect()
-    assert not [str(one.message) for one in recwarn]
+    texts = [str(one.message) for one in recwarn]
+    assert not [text for text in texts if "multi-threaded" not in text]  # CPython says so of each fork from 3.12 on
 
 
 def test_a_timeout_of_any_real_number():
@@ -1549,7 +1550,8 @@ def test_what_a_callable_returns_is_carried_out_on_a_loop_too(call, window, recw
     blocking = engine()
     assert blocking.orchestrate("a", "b", timeout=PATIENCE), blocking.why()
     assert (blocking.value("a"), blocking.value("b")) == (5, 6)
-    assert not [str(one.message) for one in recwarn]
+    texts = [str(one.message) for one in recwarn]
+    assert not [text for text in texts if "multi-threaded" not in text]  # CPython says so of each fork from 3.12 on
 
 
 def test_what_a_callable_returned_is_stopped_with_the_engine():

@@ -262,16 +262,17 @@ def test_events_are_captured(runner):
     """All kinds or those asked for, in order, and nothing after the block."""
     call = task(name="call", runner=runner)(never)
     with capture_events() as everything, capture_events(events.RunEnded) as ends:
-        call().succeed()
+        whole = call()
+        whole.succeed()
         broken = call()
         broken.fail(ValueError("no"))
     call().succeed()
     assert not broken.outcome()
     assert [(type(event).__name__, event.run) for event in everything] == [
-        ("RunStarted", "call-1"),
-        ("RunEnded", "call-1"),
-        ("RunStarted", "call-2"),
-        ("RunEnded", "call-2"),
+        ("RunStarted", whole.name),
+        ("RunEnded", whole.name),
+        ("RunStarted", broken.name),
+        ("RunEnded", broken.name),
     ]
     assert [event.failure is None for event in ends] == [True, False]
 
