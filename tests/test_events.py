@@ -509,3 +509,27 @@ def test_a_log_that_raises_is_not_the_runs_answer(monkeypatch, capsys):
     monkeypatch.setattr(loguru.logger, "log", broken)
     events.warn("mind the threads")
     assert capsys.readouterr().err == "mind the threads (RuntimeError: release unlocked lock while logging it)\n"
+
+
+def test_the_exit_waits_for_what_is_being_told(tmp_path):
+    """A failure that another thread is still writing to the log when the program ends is written."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys, threading, time\n"
+        "import woflo\n"
+        "from woflo import task\n"
+        "from woflo.runners import ThreadTaskRun\n"
+        "@task(runner=ThreadTaskRun)\n"
+        "def broken():\n"
+        "    raise ValueError('no')\n"
+        "def slow(event):\n"
+        "    if type(event).__name__ == 'RunEnded':\n"
+        "        time.sleep(0.5)\n"
+        "        print('told', flush=True)\n"
+        "woflo.observe(slow)\n"
+        "run = broken()\n"
+        "while run._result is None:\n"
+        "    time.sleep(0.001)\n"
+    )
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.stdout == "told\n", done.stderr

@@ -26,6 +26,7 @@ verbose = os.environ.get("WOFLO_LOG", "").lower() == "debug"
 observers: list[Observation] = []
 listening = verbose  # whether successes and starts interest anybody; failures always do
 
+untold: dict[BaseTaskRun[object], int] = {}  # runs whose end is being told, and the thread that does: the exit waits
 at_first_log: list[Callable[[], None]] = []  # called when loguru (and with it threading) has been imported
 
 

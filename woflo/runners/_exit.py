@@ -11,9 +11,10 @@ import _signal
 import atexit
 import os
 import sys
-from time import monotonic
+from _thread import get_ident
+from time import monotonic, sleep
 
-from woflo import _unseen
+from woflo import _notify, _unseen
 from woflo.result import StoppedFailure
 from woflo.runners import _attempt, _process, _waiters
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from woflo.runners.base import BaseTaskRun
 
+_TELLING = 5.0  # seconds at most: loading the log takes 0.1 s, on a busy machine 2 s
 _MARGIN = 0.5  # seconds after the grace for what was killed to be collected
 
 
@@ -132,6 +134,14 @@ def finish(*, stop: bool) -> None:
     supervisor = _process.supervisor
     if supervisor is not None:
         supervisor.settle(monotonic() + _attempt.GRACE + _MARGIN if stop else None)
+    _wait_for_the_telling()
+
+
+def _wait_for_the_telling() -> None:
+    """Another thread may be writing to the log, or be inside an observer: daemon threads end with the interpreter."""
+    deadline = monotonic() + _TELLING
+    while any(thread != get_ident() for thread in list(_notify.untold.values())) and monotonic() < deadline:
+        sleep(0.002)
 
 
 def _stop_all() -> None:

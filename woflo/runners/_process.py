@@ -109,5 +109,6 @@ def _start_anew() -> None:
     live = set()
     waiting_hooks.clear()
     _unseen.forget()
+    _notify.untold.clear()
     for forget in _on_fork:
         forget()

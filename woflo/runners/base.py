@@ -544,6 +544,8 @@ class BaseTaskRun(Generic[R]):
                 self._ended = monotonic()
             if not result and not isinstance(result, StoppedFailure):
                 _unseen.add(result, self.name)
+            if _notify.listening or not result:
+                _notify.untold[self] = get_ident()  # before the outcome can be seen: the program may end with it
             self._result = result
         if self._clock is not None:
             self._disarm()
@@ -558,6 +560,7 @@ class BaseTaskRun(Generic[R]):
             else:
                 _notify.ended(self, result)
         finally:
+            _notify.untold.pop(self, None)
             self._tell_all()
 
     def _tell_all(self) -> None:
