@@ -77,8 +77,8 @@ def test_task_that_goes_on_after_the_stop(run_case, runner):
     source = """
         @job
         def body(then):
-            write("in")
             try:
+                write("in")
                 hold("never")
             except TaskStopped:
                 if then == "return":
@@ -89,8 +89,8 @@ def test_task_that_goes_on_after_the_stop(run_case, runner):
         source = """
         @job
         async def body(then):
-            write("in")
             try:
+                write("in")
                 await hold_async("never")
             except BaseException:
                 if then == "return":
