@@ -13,18 +13,21 @@ import itertools
 import os
 import pickle
 import random
+import re
 import subprocess
 import sys
 import threading
 import tracemalloc
-from collections import Counter
+import weakref
+from collections import Counter, deque
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from woflo import StoppedFailure, UsageError, WaitTimeout, task
+from woflo import StoppedFailure, UsageError, WaitTimeout, _drive, task
 from woflo.errors import CyclicWorkflowError
 from woflo.lazy import (
     DependencyFailure,
@@ -35,6 +38,8 @@ from woflo.lazy import (
     Ok,
     Phony,
     TaskFailure,
+    _engine_here,
+    _LazyEngine,
     compute,
 )
 from woflo.runners import MultiprocessTaskRun, SequentialTaskRun, ThreadTaskRun
@@ -1274,7 +1279,6 @@ def test_a_stopped_run_is_no_answer():
 
 def test_nothing_but_the_results_is_kept():
     """After the answer nothing holds the engine's memory of the drive: a Lazy that is dropped is freed."""
-    import weakref
 
     class Value:
         pass
@@ -1345,3 +1349,278 @@ def test_awaited_on_a_loop_that_was_closed():
 
     assert run(again()) is True
     del waiting
+
+
+# ---------------------------------------------------------------------- what a server forgets
+
+
+def tables(drive):
+    """How long each of a drive's tables is, and each of its scheduler's."""
+    scheduler = drive.scheduler
+    every = {**vars(drive), **{name: getattr(scheduler, name) for name in type(scheduler).__slots__}}
+    return {name: len(one) for name, one in every.items() if isinstance(one, (dict, list, set, deque, bytearray))}
+
+
+@contextmanager
+def forgetful(beyond, times):
+    """When most is history; yields the drives that forgot something, each checked after each time."""
+    forgot = []
+    forget = _drive.Drive._forget
+
+    def note(drive):
+        before = len(drive.nodes)
+        forget(drive)
+        drive.scheduler.validate()
+        count = len(drive.scheduler)
+        assert len(drive.nodes) == len(drive.values) == len(drive._users) == count <= before
+        unfinished = set(drive.scheduler.unfinished())
+        assert unfinished == set(drive._rows)
+        used = [*drive._wants, *drive._inner, *drive._aliases, *drive._known]
+        assert unfinished.issuperset(used)
+        named = [*drive._rows.values(), *(want.numbers for many in drive._wants.values() for want in many)]
+        for number in itertools.chain(drive._aliases.values(), drive.numbers.values(), drive._runs.values(), *named):
+            assert 0 <= number < count
+        if count < before:
+            forgot.append(drive)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_drive, "_HISTORY", beyond)
+        patch.setattr(_drive, "_TIMES", times)
+        patch.setattr(_drive.Drive, "_forget", note)
+        yield forgot
+
+
+@pytest.mark.parametrize("how", ["in place", "coroutine", "class"])
+def test_a_server_that_never_rests_does_not_grow(how):
+    """While somebody waits thousands come and go: what they made isn't held, and no table grows with them."""
+    gate = Gate()
+    refs = []
+
+    def make():
+        value = Gate.__new__(Gate)
+        refs.append(weakref.ref(value))
+        return value
+
+    async def co_make(**_):
+        return make()
+
+    def once():
+        if how == "class":
+            return Job([], [], co_make)
+        return Lazy.of(task(make, runner=SequentialTaskRun) if how == "in place" else task(co_make))
+
+    async def main():
+        waiting = asyncio.create_task(Job(["gate"], [], gate)._made_here())
+        await gate.begun.wait()
+        drive = _engine_here()._drive
+        for _ in range(3000):
+            await once()
+        longest = max(tables(drive).values())
+        gc.collect()
+        alive = sum(one() is not None for one in refs)
+        gate.go.set()
+        assert await waiting == "made"
+        return longest, alive
+
+    longest, alive = run(main())
+    assert len(refs) == 3000
+    assert longest < 1100
+    assert alive < 1100
+
+
+def test_what_the_unfinished_need_is_not_forgotten():
+    """Values that have been made stay for those that need them, and are not walked over each time somebody comes."""
+    gate = Gate(0)
+
+    async def main():
+        parts = [Lazy.of(task(lambda one=one: one, runner=SequentialTaskRun)) for one in range(2000)]
+        late = Job(["late"], [], gate)
+        whole = Lazy.of(task(lambda *all: sum(all), runner=SequentialTaskRun), *parts, late)
+        waiting = asyncio.create_task(whole._made_here())
+        await gate.begun.wait()
+        with forgetful(0, 4) as forgot:
+            for one in range(3000):
+                assert await Lazy.of(task(lambda one=one: one, runner=SequentialTaskRun)) == one
+        assert await Lazy.of(task(lambda x: x, runner=SequentialTaskRun), parts[5]) == 5
+        gate.go.set()
+        return await waiting, len(forgot)
+
+    whole, times = run(main())
+    assert whole == sum(range(2000))
+    assert times <= 2
+
+
+def test_what_is_forgotten_before_the_waiter_is_resumed(monkeypatch):
+    """It has its result all the same."""
+    gate = Gate()
+    fulfil = _drive.Drive._fulfil
+
+    def forget_first(drive, want):
+        drive.wake()  # it looks after this step, and before the waiter's turn
+        fulfil(drive, want)
+
+    async def main():
+        db = LazyDB()
+        db.add(Job(["gate"], [], gate))
+        db.add(Job(["a"], [], "value"))
+        waiting = asyncio.create_task(db.run("gate"))
+        await gate.begun.wait()
+        assert await db.run("a") == Ok("value")
+        assert [len(drive.nodes) for drive in forgot] == [1]
+        gate.go.set()
+        assert await waiting == Ok("made")
+
+    monkeypatch.setattr(_drive.Drive, "_fulfil", forget_first)
+    with forgetful(0, 0) as forgot:
+        run(main())
+
+
+@st.composite
+def traffic(draw):
+    """Jobs by number: what each requires, how long it takes, what it does then; and who asks, cancels, resets when."""
+    size = draw(st.integers(1, 8))
+    some = st.integers(0, size - 1)
+    jobs = [
+        (
+            draw(st.lists(st.integers(0, one - 1), max_size=3)) if one else [],
+            draw(st.integers(0, 6)),
+            draw(st.sampled_from(["value", "value", "fail", "follow", "ask", "spawn", "call"])),
+            draw(some),
+        )
+        for one in range(size)
+    ]
+    what = st.sampled_from(["ask", "ask", "ask", "pair", "cancel", "reset", "call"])
+    events = draw(st.lists(st.tuples(st.integers(0, 3), what, some), min_size=1, max_size=25))
+    return jobs, events
+
+
+def answer_of(result):
+    if isinstance(result, Ok):
+        return result.value
+    if not isinstance(result, BaseException):
+        return result
+    if isinstance(result, DependencyFailure):
+        return type(result), [answer_of(one) for one in result.dependencies.values()]
+    return type(result), re.sub(r"-\d+", "", str(result))  # without the numbers of runs
+
+
+def called(value):
+    return Lazy.of(task(lambda: value, runner=SequentialTaskRun))
+
+
+async def pair(db, *targets):
+    """Two by one wish: one of them may end long before the other."""
+    engine = db._engine = db._engine or _LazyEngine(db)
+    engine.open({})
+    try:
+        return [answer_of(one) for one in await engine.co_outcomes(*targets)]
+    finally:
+        engine.rest()
+
+
+async def wake_all(db):
+    while True:
+        for engine in (db._engine, _engine_here()):
+            if engine is not None and engine._driver is not None:
+                engine._driver.wake()
+        await asyncio.sleep(0)
+
+
+async def carried(jobs, events):
+    """What becomes of that: the answers in order, and the jobs in the order of their starts."""
+    db, log, spawned, asked = LazyDB(), [], [], []
+
+    def body(number, ticks, does, other):
+        async def work(**_):
+            log.append(number)
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            if does == "ask":
+                return number, answer_of(await db.run(other))
+            return did[does](number, other)
+
+        return work
+
+    def fail(number, _):
+        raise ValueError(number)
+
+    did = {
+        "value": lambda number, _: number,
+        "fail": fail,
+        "follow": lambda _, other: db.index[other],
+        "spawn": lambda _, other: spawned.append(asyncio.create_task(db.run(other))),
+        "call": lambda number, _: called((number, "called")),
+    }
+    for number, (requires, *rest) in enumerate(jobs):
+        db.add(Job([number], list(requires), body(number, *rest)))
+    poking = asyncio.create_task(wake_all(db))
+    for pause, what, which in events:
+        for _ in range(pause):
+            await asyncio.sleep(0)
+        if what == "ask":
+            asked.append(asyncio.create_task(db.run(which)))
+        elif what == "pair":
+            asked.append(asyncio.create_task(pair(db, which, (which + 1) % len(jobs))))
+        elif what == "call":
+            asked.append(asyncio.create_task(called(which)._made_here()))
+        elif what == "reset":
+            db.tasks[which].reset()
+        elif asked:
+            asked[which % len(asked)].cancel()
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    answers += await asyncio.gather(*spawned, return_exceptions=True)
+    poking.cancel()
+    return [answer_of(one) for one in answers], log
+
+
+@settings(max_examples=300, deadline=None)
+@given(traffic())
+def test_forgetting_changes_no_answer(given_traffic):
+    """Whatever comes, fails, is followed, cancelled and reset: with everything forgotten at once all is as without."""
+    with forgetful(0, 0):
+        answers = run(carried(*given_traffic))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_drive.Drive, "_forget", lambda _: None)  # the steps come at the same moments
+            assert run(carried(*given_traffic)) == answers
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_forgetting_while_threads_end(seed):
+    """Runs end in threads at any point of it: each answer is its own, and each task runs once."""
+    rnd = random.Random(seed)
+    ran = []
+
+    def work(number, *needs):
+        ran.append(number)
+        if number % 7 == 3:
+            raise ValueError(number)
+        return number + sum(needs)
+
+    do = task(work, runner=ThreadTaskRun)
+
+    async def main():
+        gate = Gate()
+        waiting = asyncio.create_task(Job(["gate"], [], gate)._made_here())
+        lazies, needs = [], []
+        for number in range(150):
+            needs.append(rnd.sample(range(number), min(number, rnd.randrange(3))))
+            lazies.append(Lazy.of(do, number, *(lazies[need] for need in needs[-1])))
+        asked = []
+        for _ in range(300):
+            number = rnd.randrange(150)
+            asked.append((number, asyncio.create_task(lazies[number]._made_here())))
+            await asyncio.sleep(rnd.choice([0, 0, 0.0005]))
+        answers = await asyncio.gather(*(one for _, one in asked), return_exceptions=True)
+        gate.go.set()
+        await waiting
+        values = []
+        for number, row in enumerate(needs):
+            bad = number % 7 == 3 or any(values[need] is None for need in row)
+            values.append(None if bad else number + sum(values[need] for need in row))
+        for (number, _), answer in zip(asked, answers, strict=True):
+            assert isinstance(answer, Exception) if values[number] is None else answer == values[number]
+
+    with forgetful(0, 0) as forgot:
+        run(main())
+    assert forgot
+    assert max(Counter(ran).values()) == 1

@@ -9,7 +9,7 @@ Nodes go by the numbers that the scheduler knows them by. A step doesn't block a
 Rule 1: one thread at a time is inside a step; whoever comes meanwhile leaves its news, and the one inside looks again.
 Rule 2: calls in place are made by the driver (the thread or the loop that `engine` drives with), outside of a step.
 Rule 3: a node starts at most once and ends in exactly one Result; a failure is a value.
-Rule 4: on an event loop all steps are taken by the loop's thread.
+Rule 4: on an event loop all steps are taken by the loop's thread. Where `forget` changes numbers, it alone uses them.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ GONE: Any = object()  # in the place of a value that is not there yet, or not an
 _CO_COROUTINE = 0x80  # inspect.CO_COROUTINE
 _MOST_INSIDE = 1.0  # seconds that no step takes
 _RERANKS = 8  # times that durations learnt on the way change the order: each costs a walk over the graph
+_HISTORY, _TIMES = 1000, 4  # nodes beyond so many times those that are needed: then the others are forgotten
 _seconds: WeakKeyDictionary[Any, float] = WeakKeyDictionary()  # how long a task's last run took, in this process
 
 
@@ -119,7 +120,10 @@ class Drive:
         self._settled = isinstance(graph, Graph)  # a target means the same node for as long as this drive
         self._rows: dict[int, list[int]] = {}  # if not: what each node needs
         self._aliases: dict[int, int] = {}  # nodes that turned out to stand for others
+        self._kept = 0  # what was left when history was forgotten: nodes, and how often others name them
+        self._forgotten = 0
         self._runs: dict[BaseTaskRun[Any], int] = {}
+        self._told: deque[BaseTaskRun[Any]] = deque()  # those of them that have ended, if numbers change
         self._pumped: set[BaseTaskRun[Any]] = set()  # those of them that end only if somebody drives the supervisor
         self._plain: set[int] = set()  # calls beside the loop: what they return may be a coroutine or a run
         self._calling = False  # the driver makes calls in place: it doesn't drive the supervisor meanwhile
@@ -173,9 +177,9 @@ class Drive:
             UsageError: nothing produces one of them.
         """
         targets = list(targets)
-        first = len(self.nodes)
         found, known, others = self._find(targets)
         self._check_endless(found)
+        first = len(self.nodes)  # now: a Finder of somebody's own may have done anything meanwhile
         numbers = self.numbers
         before = {target: numbers[target] for node in found for target in node.produces if target in numbers}
         for number, node in enumerate(found, first):
@@ -288,7 +292,7 @@ class Drive:
         self.values.extend([GONE] * new)
         forever = {number for number in range(first, len(nodes)) if nodes[number].forever}
         self._forever |= forever
-        self._only_forever = bool(forever) and len(self._forever) == len(nodes)
+        self._only_forever = bool(forever) and len(self._forever) == len(nodes) + self._forgotten
         self._timed = self._timed or any(nodes[number].seconds is not None for number in range(first, len(nodes)))
         self.rank()
 
@@ -345,12 +349,14 @@ class Drive:
                 if self.loop is None and get_ident() != self.thread and (self.here or not self.scheduler.left):
                     self.wake()  # an observer that takes its time must not hold up the driver
                 self._tell()
-            if not self._news and not self._again:  # none came between the last look and the release
+            if not self._news and not self._told and not self._again:  # none came between the last look and the release
                 return
 
     def _step(self) -> None:
         scheduler, news = self.scheduler, self._news
         while True:
+            while self._told:
+                self._take_told(self._told.popleft())
             while news:
                 number = news.popleft()
                 if self.loop is None or not scheduler.is_dropped(number):  # dropped when its end was not yet seen
@@ -461,18 +467,28 @@ class Drive:
 
     def signal(self, run: BaseTaskRun[Any] | None) -> None:
         """A run has ended; called by the thread that learnt it, which goes on with what became ready."""
-        number = self._runs.pop(run, None)  # type: ignore[arg-type]
-        self._pumped.discard(run)
-        if number is None or self.scheduler.is_dropped(number):
-            return
-        self._take(number, run)  # type: ignore[arg-type]
-        self._news.append(number)
+        if self.loop is not None and not self._settled:  # its number may be another in the next moment
+            self._told.append(run)  # type: ignore[arg-type]
+        else:
+            number = self._runs.pop(run, None)  # type: ignore[arg-type]
+            self._pumped.discard(run)
+            if number is None or self.scheduler.is_dropped(number):
+                return
+            self._take(number, run)  # type: ignore[arg-type]
+            self._news.append(number)
         if self.loop is not None and get_ident() != self.thread:
             self.wake()
             return
         self.advance()
         if self.here or not self.scheduler.left:
             self.wake()
+
+    def _take_told(self, run: BaseTaskRun[Any]) -> None:
+        """A run has ended whose number only a step may look up."""
+        number = self._runs.pop(run, None)
+        if number is not None and not self.scheduler.is_dropped(number):
+            self._take(number, run)
+            self._news.append(number)
 
     def _take(self, number: int, run: BaseTaskRun[Any]) -> None:
         """Record what a run ended in."""
@@ -527,7 +543,7 @@ class Drive:
             self._forever.discard(number)
         if number in self._wants:
             for want in self._wants.pop(number):
-                want.one_ended()
+                self._one_ended(want)
         if failed and (settings.stop_on_failure or node.critical) and not self.stopping:
             self._stop(f"{node.name} failed: {_exceptions.safe_str(self.failures[number])}")
 
@@ -608,7 +624,7 @@ class Drive:
 
     def call_here(self, deadline: float | None) -> None:
         """Make calls that are the driver's, in place; none is begun after the deadline (monotonic)."""
-        self._calling = True
+        calling, self._calling = self._calling, True
         try:
             if self._pumped:
                 for run in list(self._pumped):  # nobody waits for them while the driver is busy
@@ -616,7 +632,7 @@ class Drive:
                         run._attend()
             self._call_here(deadline)
         finally:
-            self._calling = False
+            self._calling = calling
 
     def _call_here(self, deadline: float | None) -> None:
         here, news, nodes, values, numbers = self.here, self._news, self.nodes, self.values, self.numbers
@@ -752,7 +768,8 @@ class Drive:
             CyclicWorkflowError: a node of this drive asks for what needs the node itself: that would never end.
         """
         numbers = [self.numbers[target] for target in targets]
-        asking = self._runs.get(current.get())  # type: ignore[arg-type]
+        run = current.get()
+        asking = None if run is None or run._result is not None else self._runs.get(run)
         if asking is not None:
             way = self._way(numbers, asking)
             if way:
@@ -763,10 +780,27 @@ class Drive:
             want.left += 1
             self._wants.setdefault(number, []).append(want)
         if not want.left:
-            future.set_result(None)
+            want.asking = None
+            self._fulfil(want)
         elif asking is not None:
             self._inner.setdefault(asking, []).append(want)
         return want
+
+    def _one_ended(self, want: Want) -> None:
+        """One of those that somebody waits for has ended."""
+        want.left -= 1
+        if not want.left:
+            self._fulfil(want)
+
+    def _fulfil(self, want: Want) -> None:
+        """All have ended: take what they ended in at once, it may be forgotten before the waiter's turn comes."""
+        failures, values = self.failures, self.values
+        want.results = [failures[one] if one in failures else Ok(values[one]) for one in want.numbers]
+        if not want.future.done():
+            try:
+                want.future.set_result(None)
+            except RuntimeError:  # its loop is closed: nobody waits there any more
+                return
 
     def release(self, want: Want) -> None:
         """Somebody waits no more, or has what it waited for."""
@@ -803,6 +837,65 @@ class Drive:
         for run, number in list(self._runs.items()):
             if number in gone:
                 _stop_quietly(run)
+
+    # ------------------------------------------------------------------ history
+
+    @property
+    def is_history(self) -> bool:
+        """Whether most of what is here has ended, and is needed no more."""
+        return not self._settled and len(self.nodes) > _HISTORY + _TIMES * max(self.scheduler.left, self._kept)
+
+    def forget(self) -> None:
+        """Forget what has ended, but for what somebody unfinished needs, if that is most; on the loop, outside of a step.
+
+        Who wants it again has it looked up anew. The others get new numbers, so none is in anybody's hands meanwhile.
+        """
+        if not self.is_history or self.stopping or self._calling or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._forget()
+        finally:
+            self._lock.release()
+
+    def _forget(self) -> None:
+        unfinished = set(self.scheduler.unfinished())
+        rows = {number: row for number, row in self._rows.items() if number in unfinished}
+        aliases = {number: other for number, other in self._aliases.items() if number in unfinished}
+        wants = {want for waiting in self._wants.values() for want in waiting}
+        keep = [*aliases.values()]
+        for needed in (*rows.values(), *(want.numbers for want in wants)):
+            keep.extend(needed)
+        total = len(self.nodes)
+        old = self.scheduler.compact(keep)
+        new = {number: at for at, number in enumerate(old)}
+        self._kept = len(old) + len(keep)
+        self._forgotten += total - len(old)
+
+        self.nodes = [self.nodes[number] for number in old]
+        self.values = [self.values[number] for number in old]
+        self._users = [self._users[number] for number in old]
+        self._rows = {new[number]: [new[need] for need in row] for number, row in rows.items()}
+        self._aliases = {new[number]: new[other] for number, other in aliases.items()}
+        self.numbers = {target: new[number] for target, number in self.numbers.items() if number in new}
+        self._runs = {run: new[number] for run, number in self._runs.items() if number in new}
+        self.failures = {new[number]: failure for number, failure in self.failures.items() if number in new}
+        self._known = {new[number]: result for number, result in self._known.items() if number in unfinished}
+        self._began = {new[number]: began for number, began in self._began.items() if number in new}
+        self._plain = {new[number] for number in self._plain if number in new}
+        self._forever = {new[number] for number in self._forever if number in new}
+        self._news = deque([new[number] for number in self._news if number in new])
+        self.here = deque([new[number] for number in self.here if number in new])
+        self._wants = {new[number]: waiting for number, waiting in self._wants.items()}
+        for want in wants:
+            want.numbers = [new[number] for number in want.numbers]
+        inner, self._inner = self._inner, {}
+        for asking, waiting in inner.items():
+            for want in waiting:
+                if want.left and asking in unfinished:
+                    want.asking = new[asking]
+                    self._inner.setdefault(new[asking], []).append(want)
+                else:
+                    want.asking = None
 
     # ------------------------------------------------------------------ order
 
@@ -875,22 +968,14 @@ class Drive:
 class Want:
     """Somebody on the loop who waits for a few of a drive's nodes."""
 
-    __slots__ = ("asking", "future", "left", "numbers")
+    __slots__ = ("asking", "future", "left", "numbers", "results")
 
     def __init__(self, numbers: list[int], asking: int | None, future: Any) -> None:
         self.numbers = numbers  # one per target
         self.asking = asking  # the node in whose code it waits
         self.future = future
         self.left = 0  # how many have not ended
-
-    def one_ended(self) -> None:
-        """One of the nodes has ended."""
-        self.left -= 1
-        if not self.left and not self.future.done():
-            try:
-                self.future.set_result(None)
-            except RuntimeError:  # its loop is closed: nobody waits there any more
-                return
+        self.results: list[Result[Any]] = []  # when none is left: what each target ended in
 
 
 class _Step:

@@ -307,9 +307,10 @@ class Scheduler:
         """Whether nobody wants a node any more."""
         return self._state[number] == DROPPED
 
-    def compact(self) -> list[int]:
-        """Forget the nodes that have ended; returns the old numbers of the others, by their new ones."""
-        old = self.unfinished()
+    def compact(self, keep: Iterable[int] = ()) -> list[int]:
+        """Forget the nodes that have ended, but for those to keep; returns the old numbers of the others, by their new ones."""
+        kept = set(keep)
+        old = [number for number, state in enumerate(self._state) if state < _FINAL or number in kept]
         new = {number: at for at, number in enumerate(old)}
         self.children = [
             None if (after := self.children[number]) is None else [new[child] for child in after if child in new]

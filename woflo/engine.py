@@ -240,8 +240,9 @@ class Engine:
                 driver.wake()  # once for all that are cancelled together: then it drops what nobody waits for
             raise
         drive.release(want)
-        self._one_waits_less(driver)
-        return [drive.result(number, target) for number, target in zip(want.numbers, targets, strict=True)]
+        if not self._one_waits_less(driver) and drive.is_history:
+            driver.wake()
+        return want.results
 
     def _one_waits_less(self, driver: _LoopDriver) -> bool:
         """Whether that was the last: then the engine is free for another drive, even if this one has still to be ended."""
@@ -457,6 +458,7 @@ class _LoopDriver:
         self._coming = False
         drive = self.drive
         drive.drop()
+        drive.forget()
         drive.advance()
         while drive.here:
             drive.call_here(None)
