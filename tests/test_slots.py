@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 
 import pytest
 
 import woflo
 from woflo import task
+from woflo.runners import _launch
 from woflo.runners._slots import default_size
 from woflo.runners.multiprocess import ForkProcess, MultiprocessTaskRun, SpawnProcess
 from woflo.testing import PATIENCE, Flag, Ledger
@@ -30,6 +32,15 @@ def busy(ledger):
     ledger.add(f"+ {os.getpid()}")
     time.sleep(0.02)  # not awaited by anything: it makes overlaps likely
     ledger.add(f"- {os.getpid()}")
+
+
+def leave_late(inside, ended):
+    """Stay until stopped, and note that the way out was taken."""
+    try:
+        inside.set()
+        time.sleep(PATIENCE)
+    finally:
+        ended.set()
 
 
 def meet(ledger, count, release):
@@ -124,6 +135,33 @@ def test_pending_runs_start_unattended(tmp_path):
     assert not done.is_set()
     release.set()
     done.wait()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="workers are watched by descriptors")
+def test_stopping_a_run_that_another_thread_starts(tmp_path, monkeypatch):
+    """A stop that comes while the slot's next run is being started ends that run's worker, gently."""
+    started, release, inside, ended = (Flag(tmp_path / name) for name in ("started", "release", "inside", "ended"))
+    runner = MultiprocessTaskRun.using(max_running=1)
+    first = task(hold, runner=runner)(started, release)
+    started.wait()
+    second = task(leave_late, runner=runner)(inside, ended)
+    stop = threading.Thread(target=second.stop, args=(PATIENCE,))
+    launch = _launch.launch
+
+    def slowly(run, *rest):
+        worker = launch(run, *rest)
+        inside.wait()
+        stop.start()
+        stop.join(0.2)  # long enough for a stop that takes the run for one that was never started
+        return worker
+
+    monkeypatch.setattr(_launch, "launch", slowly)
+    release.set()
+    first.wait()
+    until(lambda: stop.ident is not None)
+    stop.join(PATIENCE)
+    assert ended.is_set()
+    assert isinstance(second.outcome(), woflo.StoppedFailure)
 
 
 def test_stopping_a_pending_run(tmp_path):

@@ -145,6 +145,14 @@ class Supervisor:
             return False
         worker = None
         assert self._calm is not None  # noqa: S101 - whoever calls has made it so
+        with _process.state:
+            stopped = run._stop_asked and run._phase == "pending"
+            if not stopped:  # from here on a stop is for the worker: it waits for the lock that is held here
+                run._phase = "running"
+        if stopped:
+            slots.give(token)
+            leave_slots(slots)
+            return True
         try:
             worker = _launch.launch(run, slots, token, *self._calm)
             if worker.gone:
@@ -161,7 +169,12 @@ class Supervisor:
             slots.give(token)
             if error.errno in _TIRED and self.workers:
                 self._tired = True  # the next of ours that ends makes room
-                return False
+                with _process.state:
+                    run._phase = "pending"
+                if not run._stop_asked:
+                    return False
+                self._not_started(run, StoppedFailure("stopped before it was started"))
+                return True
             self._not_started(run, could_not_start(error))
             return True
         except Exception:

@@ -211,10 +211,12 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
         )
 
     def _end_attempt(self, grace: float) -> None:
-        worker = self._worker
         if self._portable:
             _portable.kill(self)
-        elif worker is not None and not worker.told:
+            return
+        with _supervisor.get().lock:  # another thread may be about to start it
+            worker = self._worker
+        if worker is not None and not worker.told:
             worker.end(grace)
 
     def _wait_until_gone(self, seconds: float) -> None:
