@@ -72,7 +72,7 @@ _seconds: WeakKeyDictionary[Any, float] = WeakKeyDictionary()  # how long a task
 class Settings:
     """How an engine drives: what its Drives have in common."""
 
-    __slots__ = ("ended", "follow", "observers", "runner", "stop_on_failure", "window")
+    __slots__ = ("ended", "follow", "observers", "runner", "silent", "stop_on_failure", "window")
 
     def __init__(
         self,
@@ -85,6 +85,7 @@ class Settings:
         self.window = window
         self.stop_on_failure = stop_on_failure
         self.observers = observers
+        self.silent = False  # only the own observers are told
         self.follow: Callable[[Node, Any], Hashable] | None = None  # the target that a node's value stands for, or None
         self.ended: Callable[[Node, Result[Any]], None] | None = None  # told each result, inside of the step
 
@@ -139,7 +140,7 @@ class Drive:
         self._context = copy_context()  # the caller's: entered by whoever is inside a step
         self._lock = allocate_lock()  # held inside a step
         self._again = False  # something else than news came while somebody was inside
-        self._observed = bool(settings.observers) or _notify.listening
+        self._observed = bool(settings.observers) or (_notify.listening and not settings.silent)
         self._began: dict[int, float] = {}  # when, of those that run; only if somebody observes
         self._untold: deque[Event] = deque()
         self._telling = allocate_lock()  # held while events are told, so that they come in their order
@@ -958,7 +959,8 @@ class Drive:
             try:
                 while self._untold:
                     event = self._untold.popleft()
-                    events.emit(event)
+                    if not self.settings.silent:
+                        events.emit(event)
                     for observer in tuple(observers):
                         events.call(observer, event, lambda observer=observer: observers.remove(observer))  # type: ignore[misc]
             finally:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Event",
     "NodeEnded",
+    "NodeReused",
     "NodeStarted",
     "ObserverFailed",
     "RunEnded",
@@ -104,6 +105,22 @@ class NodeStarted(Event):
 
     target: Hashable
     name: str
+    at: float = field(default_factory=time.monotonic, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReused(Event):
+    """A step was not run: what it made before is used again.
+
+    Attributes:
+        target: the (first) target that it produces.
+        name: its label, or the target as text.
+        why: why that is right.
+    """
+
+    target: Hashable
+    name: str
+    why: str
     at: float = field(default_factory=time.monotonic, kw_only=True)
 
 

@@ -145,11 +145,7 @@ class Supervisor:
             return False
         worker = None
         assert self._calm is not None  # noqa: S101 - whoever calls has made it so
-        with _process.state:
-            stopped = run._stop_asked and run._phase == "pending"
-            if not stopped:  # from here on a stop is for the worker: it waits for the lock that is held here
-                run._phase = "running"
-        if stopped:
+        if not self._claim(run):
             slots.give(token)
             leave_slots(slots)
             return True
@@ -167,15 +163,14 @@ class Supervisor:
         except OSError as error:
             self._drop(worker)
             slots.give(token)
-            if error.errno in _TIRED and self.workers:
+            tired = error.errno in _TIRED and bool(self.workers)
+            if tired:
                 self._tired = True  # the next of ours that ends makes room
                 with _process.state:
                     run._phase = "pending"
                 if not run._stop_asked:
                     return False
-                self._not_started(run, StoppedFailure("stopped before it was started"))
-                return True
-            self._not_started(run, could_not_start(error))
+            self._not_started(run, StoppedFailure("stopped before it was started") if tired else could_not_start(error))
             return True
         except Exception:
             self._drop(worker)
@@ -188,6 +183,15 @@ class Supervisor:
         if limit is not None:
             # a spawned worker says when it begins; until then it has so much longer, to start and to import
             run._clock = self.call_later(limit + (_BOOT_SECONDS if run._spawns else 0.0), worker.overdue)
+        return True
+
+    @staticmethod
+    def _claim(run: Any) -> bool:
+        """Whether a run may be started: from here on a stop is for its worker, and waits for the lock that is held here."""
+        with _process.state:
+            if run._stop_asked and run._phase == "pending":
+                return False
+            run._phase = "running"
         return True
 
     def _drop(self, worker: Worker | None) -> None:
