@@ -15,6 +15,7 @@ from woflo import (
     InternalError,
     MissingFailure,
     StoppedFailure,
+    StoreError,
     TaskFailure,
     TaskStopped,
     TimeoutFailure,
@@ -42,6 +43,7 @@ EXCEPTIONS = {
     "UsageError": UsageError("retries must be 0 or more, not -1"),
     "CyclicWorkflowError": errors.CyclicWorkflowError(["a", "b"]),
     "InternalError": InternalError("a slot was given back twice"),
+    "StoreError": StoreError("Directory('/data') can't keep blob/ab", "No space left on device"),
     "WaitTimeout": WaitTimeout("fetch-3", 2.5),
     "TaskStopped": TaskStopped("asked to stop"),
     "ExceptionStandIn": ExceptionStandIn("shop.PriceError", "no price"),
@@ -135,6 +137,7 @@ def test_says_what_happened(name, said):
     [
         (UsageError, (ValueError,)),
         (InternalError, (RuntimeError,)),
+        (StoreError, (Exception,)),
         (WaitTimeout, (TimeoutError,)),
         (TimeoutFailure, (Failure, TimeoutError)),
         (TaskFailure, (Failure,)),

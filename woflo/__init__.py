@@ -11,7 +11,15 @@
 
 from __future__ import annotations
 
-from woflo.errors import CyclicWorkflowError, ExceptionStandIn, InternalError, TaskStopped, UsageError, WaitTimeout
+from woflo.errors import (
+    CyclicWorkflowError,
+    ExceptionStandIn,
+    InternalError,
+    StoreError,
+    TaskStopped,
+    UsageError,
+    WaitTimeout,
+)
 from woflo.result import (
     DependencyFailure,
     Failure,
@@ -29,6 +37,7 @@ from woflo.task import Task, ref, task, use  # not lazily: a lazy name `task` wo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from woflo.directory import Directory
     from woflo.events import observe
     from woflo.graph import Graph, Node
     from woflo.runners._waiting import as_completed, gather, wait
@@ -39,6 +48,7 @@ __all__ = [
     "BaseTaskRun",
     "CyclicWorkflowError",
     "DependencyFailure",
+    "Directory",
     "ExceptionStandIn",
     "Failure",
     "Graph",
@@ -48,6 +58,7 @@ __all__ = [
     "Ok",
     "Result",
     "StoppedFailure",
+    "StoreError",
     "Task",
     "TaskFailure",
     "TaskRun",
@@ -68,6 +79,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Directory": "woflo.directory",
     "Graph": "woflo.graph",
     "Node": "woflo.graph",
     "as_completed": "woflo.runners._waiting",

@@ -1,7 +1,7 @@
 """Every exception that a user can catch, except the failures of runs (`result`).
 
 Split by who can mend it: `UsageError` is the program's, a task's own exception is the
-task's, `InternalError` is ours. Fields go to `super().__init__`, the text is built in
+task's, `StoreError` is the world's, `InternalError` is ours. Fields go to `super().__init__`, the text is built in
 `__str__`: so every exception here survives pickling.
 """
 
@@ -11,7 +11,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["CyclicWorkflowError", "ExceptionStandIn", "InternalError", "TaskStopped", "UsageError", "WaitTimeout"]
+__all__ = [
+    "CyclicWorkflowError",
+    "ExceptionStandIn",
+    "InternalError",
+    "StoreError",
+    "TaskStopped",
+    "UsageError",
+    "WaitTimeout",
+]
 
 
 _MOST_DRAWN = 12  # targets of a cycle that its message names
@@ -44,6 +52,24 @@ def _name(target: object) -> str:
         return str(target)
     except Exception as error:
         return f"<{type(target).__name__} whose str() raised {type(error).__name__}>"
+
+
+class StoreError(Exception):
+    """A store refused, or isn't to be trusted.
+
+    The disk is full, a permission is missing, others can write to its folder. What was to be kept isn't; nothing
+    half-written is left.
+
+    Args:
+        what: what could not be done, and where.
+        why: the reason, for people.
+    """
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(what, why)
+
+    def __str__(self) -> str:
+        return "{}: {}".format(*self.args)
 
 
 class InternalError(RuntimeError):

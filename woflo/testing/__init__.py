@@ -2,7 +2,7 @@
 
 `RunnerContract`, with `Flag`, `Ledger` and `PATIENCE`: what woflo promises of every runner, as tests. `ScriptedTaskRun`,
 `InlineTaskRun`: runners that do what the test says. `FakeClock`: time that passes when the test says. `capture_events`: what
-was told. Nothing here needs pytest.
+was told. `StoreContract`: what woflo promises of a store over any mapping. Nothing here needs pytest.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from woflo.testing.capture import capture_events
 from woflo.testing.clock import FakeClock
 from woflo.testing.contract import PATIENCE, Flag, Ledger, RunnerContract
 from woflo.testing.scripted import InlineTaskRun, ScriptedTaskRun
+from woflo.testing.stores import StoreContract
 
 __all__ = [
     "PATIENCE",
@@ -20,5 +21,6 @@ __all__ = [
     "Ledger",
     "RunnerContract",
     "ScriptedTaskRun",
+    "StoreContract",
     "capture_events",
 ]

@@ -1,0 +1,384 @@
+"""Values as bytes and back: which codec takes which value.
+
+A codec is chosen by a value's exact type, and gives back what it was given: `bytes` and `text` as they are; `json` for
+None, numbers, and the lists and dicts that JSON holds exactly; `npy` (`npy-scalar`) for numpy's arrays (numbers) without
+objects; `pickle` (`pickle-5` with buffers of their own) for the rest, by value where it can't be named; and what
+`register` adds. Large buffers are neither copied to be encoded nor, from writable memory, to be decoded.
+
+Nothing here knows stores. What is decoded must have been verified before: a pickle runs code.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import lru_cache
+from json import JSONDecoder, JSONEncoder
+from pickle import Pickler, loads
+from struct import pack, unpack_from
+from typing import TYPE_CHECKING, Any
+
+from woflo import _exceptions
+from woflo.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pickle import PickleBuffer
+
+    Part = bytes | memoryview
+    Encoded = tuple[str, list[Part]]
+
+__all__ = ["Undecodable", "Unencodable", "decode", "encode", "register"]
+
+_PICKLES = frozenset({"pickle", "pickle-5"})
+_OWN = frozenset({"bytes", "text", "json", "npy", "npy-scalar", "trace"}) | _PICKLES
+_NAME_LENGTH = 32  # characters: a record's header has room for so many
+_APART = 4096  # bytes from which a pickled buffer is kept apart: less isn't worth a place of its own
+_ALIGNED = 64  # bytes: every buffer begins at a multiple, as numpy's own do
+_DEEPEST = 200  # levels that JSON is used for; its recursion ends at some 900
+_TWICE = 10_000  # containers that sharing may add when a value is written as JSON
+_SCALARS = frozenset({type(None), bool, int, float, str})
+_PLAIN = _SCALARS | {list, dict}
+_EXACT = frozenset("?biufcmM")  # kinds of numpy's scalars that an array holds exactly: a text would lose its last NULs
+
+
+class Unencodable(Exception):
+    """A value that no codec can take.
+
+    Args:
+        reason: why, for people.
+        path: the way to the part that it is about, for instance `[2].lock`; empty for the value itself.
+    """
+
+    def __init__(self, reason: str, path: str = "") -> None:
+        super().__init__(reason, path)
+
+    @property
+    def reason(self) -> str:
+        """Why it can't be encoded."""
+        return str(self.args[0])
+
+    @property
+    def path(self) -> str:
+        """The way to the part that can't."""
+        return str(self.args[1])
+
+    def __str__(self) -> str:
+        return f"the value{self.path} can't be kept: {self.reason}"
+
+
+class Undecodable(Exception):
+    """Bytes that are whole, but that this process can't or won't make a value of."""
+
+
+_encoders: dict[type, tuple[str, Callable[[Any], Any]]] = {}
+_decoders: dict[str, tuple[type, Callable[[Any], Any]]] = {}
+
+
+def register(
+    type: type,  # noqa: A002 - what it is
+    name: str,
+    encode: Callable[[Any], bytes | memoryview | list[bytes | memoryview]],
+    decode: Callable[[memoryview], Any],
+) -> None:
+    """Have values of a type (not of its subclasses) encoded by functions of your own, in every store, safe ones too.
+
+    A second call for the same type and name takes the place of the first. Who reads must have registered the same.
+
+    Args:
+        type: the exact type of the values.
+        name: of the codec, in every record: at most 32 characters of a–z, 0–9, `.`, `_`, `+` and `-`.
+        encode: gives a value's bytes, or a list of parts that follow each other; mustn't change what it has given.
+        decode: makes a value of them; gets a memoryview, which may be a mapped file.
+
+    Raises:
+        UsageError: the name is one of woflo's own, belongs to another type, or has other characters.
+    """
+    if not name or len(name) > _NAME_LENGTH or set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789._+-"):
+        raise UsageError(f"{name!r} can't name a codec: at most {_NAME_LENGTH} of a-z, 0-9, '.', '_', '+', '-'")
+    if name in _OWN:
+        raise UsageError(f"the codec {name!r} is woflo's own: choose another name")
+    if name in _decoders and not _same(_decoders[name][0], type):
+        raise UsageError(
+            f"the codec {name!r} belongs to {_exceptions.type_name(_decoders[name][0])}: choose another name"
+        )
+    _decoders[name] = type, decode
+    _encoders[type] = name, encode
+
+
+def _same(one: type, other: type) -> bool:
+    """Whether two classes are one, or one of them is the other's module loaded again."""
+    return one is other or _exceptions.type_name(one) == _exceptions.type_name(other)
+
+
+# ------------------------------------------------------------------ encoding
+
+
+def encode(value: Any, *, safe: bool = False) -> Encoded:
+    """The name of a value's codec, and its bytes in parts.
+
+    The parts may be the value's own memory: it mustn't change until they are written.
+
+    Raises:
+        Unencodable: no codec can take it; with `safe`, only pickle could.
+    """
+    cls = type(value)
+    if cls in _encoders:
+        return _registered(value, *_encoders[cls])
+    if cls is bytes:
+        return "bytes", [value]
+    if cls is str:
+        return "text", [value.encode("utf-8", "surrogatepass")]
+    if cls in _PLAIN:
+        text = _json(value, safe)
+        if text is not None:
+            return "json", [text]
+    elif cls.__module__ == "numpy":
+        encoded = _npy(value)
+        if encoded is not None:
+            return encoded
+    if safe:
+        raise _refused(value)
+    return _pickle(value)
+
+
+def _registered(value: Any, name: str, encode: Callable[[Any], Any]) -> Encoded:
+    try:
+        given = encode(value)
+        return name, [_bytes_of(part) for part in (given if isinstance(given, (list, tuple)) else [given])]
+    except (Exception, SystemExit, GeneratorExit) as error:
+        raise Unencodable(f"the codec {name!r} raised {_told(error)}") from error
+
+
+def _bytes_of(part: Any) -> Part:
+    return part if type(part) is bytes else memoryview(part).cast("B")
+
+
+def _told(error: BaseException) -> str:
+    return f"{_exceptions.type_name(type(error))}: {_exceptions.safe_str(error)}"
+
+
+_strict, _lenient = (
+    JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=allow, separators=(",", ":")).encode
+    for allow in (False, True)
+)
+_parse = JSONDecoder().decode
+
+
+def _json(value: Any, safe: bool) -> bytes | None:
+    """The value as JSON; None if that wouldn't give back the same (safe: an equal one)."""
+    if type(value) not in _SCALARS and not _is_plain(value, sharing=safe):
+        return None
+    try:  # a nan may have bits of its own, which only pickle keeps; an int may be too long
+        return (_lenient if safe else _strict)(value).encode("utf-8", "surrogatepass")
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_plain(value: Any, *, sharing: bool) -> bool:
+    """Whether lists, dicts with text as keys and scalars are all that it consists of; no part twice, without `sharing`."""
+    seen: set[int] = set()
+    level = [value]
+    depth = count = 0
+    while level:
+        depth += 1
+        count += len(level)
+        seen.update(map(id, level))
+        if depth > _DEEPEST or count > len(seen) + (_TWICE if sharing else 0):
+            return False
+        inner: list[Any] = []
+        for one in level:
+            if type(one) is dict:
+                if not set(map(type, one)) <= {str}:
+                    return False
+                one = one.values()  # noqa: PLW2901 - what is left to look at
+            types = set(map(type, one))
+            if not types <= _SCALARS:
+                if not types <= _PLAIN:
+                    return False
+                inner += [part for part in one if type(part) is list or type(part) is dict]
+        level = inner
+    return True
+
+
+def _npy(value: Any) -> Encoded | None:
+    """An array as numpy's own file format, a number as an array of it; None for what that can't hold exactly."""
+    numpy: Any = sys.modules["numpy"]
+    array = value
+    if type(value) is not numpy.ndarray:
+        if (
+            not isinstance(value, numpy.generic)
+            or value.dtype.kind not in _EXACT
+            or type(value) is not value.dtype.type
+        ):
+            return None
+        array = numpy.asarray(value)
+    dtype = array.dtype
+    if dtype.hasobject or dtype.metadata or dtype.isbuiltin == 2 or not dtype.itemsize:  # 2: of another package
+        return None
+    from numpy.lib import format as form
+
+    try:
+        again = form.descr_to_dtype(form.dtype_to_descr(dtype))
+        if again != dtype or again.isalignedstruct != dtype.isalignedstruct:
+            return None
+        if not (array.flags.c_contiguous or array.flags.f_contiguous):
+            array = numpy.ascontiguousarray(array)
+        head = _Parts()
+        form.write_array_header_1_0(head, form.header_data_from_array_1_0(array))
+        plain = array if array.flags.c_contiguous else array.T
+        body = memoryview(plain.reshape(-1).view(numpy.uint8))
+    except (ValueError, TypeError):  # names of fields that the format has no room or no letters for
+        return None
+    return ("npy" if type(value) is numpy.ndarray else "npy-scalar"), [*head.parts, body]
+
+
+class _Parts:
+    """A file that keeps what is written to it as it is, without joining it."""
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+
+    def write(self, data: Any) -> int:
+        part = _bytes_of(data)
+        self.parts.append(part)
+        return len(part)
+
+
+def _pickle(value: Any) -> Encoded:
+    try:
+        return _pickled(value, Pickler)
+    except (Exception, SystemExit, GeneratorExit) as first:  # a user's __reduce__ may raise anything
+        try:
+            import cloudpickle
+
+            return _pickled(value, cloudpickle.Pickler)
+        except (Exception, SystemExit, GeneratorExit):
+            way, culprit = _culprit(value, _picklable)
+            raise Unencodable(f"a {culprit} can't be pickled: {_told(first)}", way) from first
+
+
+def _pickled(value: Any, pickler: Callable[..., Any]) -> Encoded:
+    file = _Parts()
+    buffers: list[memoryview] = []
+
+    def inside(buffer: PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < _APART:
+            return True
+        buffers.append(raw)
+        return False
+
+    pickler(file, 5, buffer_callback=inside).dump(value)
+    if not buffers:
+        return "pickle", file.parts
+    sizes = [buffer.nbytes for buffer in buffers]
+    parts: list[Part] = [_padded(pack(f"<{len(sizes) + 1}Q", len(sizes), *sizes))]
+    for buffer in buffers:
+        parts += [buffer, bytes(-buffer.nbytes % _ALIGNED)]
+    return "pickle-5", [*parts, *file.parts]
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % _ALIGNED)
+
+
+def _picklable(part: object) -> bool:
+    try:
+        _exceptions.dumps(part)
+    except (Exception, SystemExit, GeneratorExit):
+        return False
+    return True
+
+
+def _culprit(value: object, fine: Callable[[object], bool]) -> tuple[str, str]:
+    """The way to the innermost part that isn't fine, and the name of its type."""
+    from woflo.runners import _inputs
+
+    way, part = _inputs.path_to(value, lambda part: not fine(part))
+    return way, _exceptions.type_name(type(part))
+
+
+def _refused(value: Any) -> Unencodable:
+    def fine(part: object) -> bool:
+        return type(part) in _SCALARS or (type(part) in _PLAIN and _is_plain(part, sharing=True))
+
+    way, kind = _culprit(value, fine) if type(value) in _PLAIN else ("", _exceptions.type_name(type(value)))
+    return Unencodable(
+        f"only pickle can hold this {kind}, and a safe store refuses pickle: woflo.store.register(…) gives its type a codec",
+        way,
+    )
+
+
+# ------------------------------------------------------------------ decoding
+
+
+def decode(codec: str, data: memoryview | bytes, *, safe: bool = False) -> Any:
+    """The value that `encode` made these bytes of; verify them first.
+
+    From writable memory (a private mapping), arrays are made without a copy, and are its only users; from other memory they
+    are copies. So whoever gets an array may write to it.
+
+    Raises:
+        Undecodable: this process doesn't have the codec, or refuses it (`safe`), or a class of the value is gone.
+    """
+    if codec in _PICKLES and safe:
+        raise Undecodable("it is a pickle, and a safe store refuses pickle")
+    view = memoryview(data)
+    read = _decoders[codec][1] if codec in _decoders else _READERS.get(codec)
+    if read is None:
+        raise Undecodable(f"no codec {codec!r} is registered here: woflo.store.register(…)")
+    try:
+        return read(view)
+    except MemoryError:  # elsewhere there may be enough
+        raise
+    except (Exception, SystemExit, GeneratorExit) as error:
+        raise Undecodable(f"it can't be rebuilt here: {_told(error)}") from error
+
+
+def _text(view: memoryview) -> str:
+    return str(view, "utf-8", "surrogatepass")
+
+
+def _array(view: memoryview) -> Any:
+    import numpy as np
+
+    start = 10 + int.from_bytes(view[8:10], "little")  # numpy's format 1.0: magic, version, length, header
+    dtype, shape, order = _npy_header(bytes(view[:start]))
+    array: Any = np.ndarray(shape, dtype, view, start, order=order)
+    return array.copy("K") if view.readonly else array
+
+
+@lru_cache(256)
+def _npy_header(head: bytes) -> tuple[Any, tuple[int, ...], Any]:
+    import io
+
+    from numpy.lib import format as form
+
+    file = io.BytesIO(head)
+    form.read_magic(file)
+    shape, fortran, dtype = form.read_array_header_1_0(file)
+    return dtype, shape, "F" if fortran else "C"
+
+
+def _unpickle_apart(view: memoryview) -> Any:
+    (count,) = unpack_from("<Q", view)
+    sizes: Iterable[int] = unpack_from(f"<{count}Q", view, 8) if count < len(view) // 8 else ()
+    at = 8 + 8 * count
+    buffers = []
+    for size in sizes:
+        at += -at % _ALIGNED
+        part = view[at : at + size]
+        buffers.append(bytearray(part) if view.readonly else part)
+        at += size
+    return loads(view[at + -at % _ALIGNED :], buffers=buffers)
+
+
+_READERS: dict[str, Callable[[memoryview], Any]] = {
+    "bytes": bytes,
+    "text": _text,
+    "json": lambda view: _parse(_text(view)),
+    "npy": _array,
+    "npy-scalar": lambda view: _array(view)[()],
+    "pickle": loads,
+    "pickle-5": _unpickle_apart,
+}
