@@ -28,7 +28,7 @@ __all__ = [
     "Trace",
     "blob_line",
     "digest_of",
-    "fault",
+    "faults",
     "open_blob",
     "open_trace",
     "outputs_of",
@@ -181,16 +181,22 @@ def _same(one: bytes, other: bytes, key: bytes | None) -> bool:
     return one == other if key is None else hmac.compare_digest(one, other)
 
 
-def fault(name: str, data: Any, key: bytes | None) -> str:
-    """What is wrong with a record; empty if nothing is."""
-    try:
-        if name.startswith("trace/"):
-            open_trace(name, bytes(data), key)
-        else:
-            open_blob(name, data, key)
-    except Damaged as damage:
-        return str(damage)
-    return ""
+def faults(names: Iterable[str], read: Callable[[str], Any], key: bytes | None) -> dict[str, str]:
+    """The records among these that are damaged, each with what is wrong; `read` gives their bytes, or KeyError."""
+    found = {}
+    for name in [name for name in names if name.startswith(("trace/", "blob/"))]:
+        try:
+            if name.startswith("trace/"):
+                open_trace(name, bytes(read(name)), key)
+            else:
+                open_blob(name, read(name), key)
+        except KeyError:  # removed meanwhile
+            continue
+        except Damaged as damage:
+            found[name] = str(damage)
+        except Exception as error:  # whatever the mapping raises
+            found[name] = f"it can't be read: {type(error).__name__}: {error}"
+    return found
 
 
 # ------------------------------------------------------------------ blobs

@@ -38,6 +38,7 @@ _AT = os.open in os.supports_dir_fd  # elsewhere (Windows), paths
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _READ = os.O_RDONLY | _CLOEXEC | _NOFOLLOW | getattr(os, "O_NONBLOCK", 0)  # a FIFO in an entry's place mustn't block
+_NOATIME = getattr(os, "O_NOATIME", 0)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOEXEC | _NOFOLLOW
 _FOLDER = os.O_RDONLY | _CLOEXEC | getattr(os, "O_DIRECTORY", 0)
 
@@ -167,12 +168,16 @@ class Directory(MutableMapping[str, bytes]):
         fd = self._open(name)
         try:
             data = os.read(fd, _FIRST_READ)
-            return data if len(data) < _FIRST_READ else data + bytes(self._remainder(fd, name, len(data)))
+            if len(data) == _FIRST_READ:
+                data += self._read(fd, self._plain(fd, name).st_size - len(data))
+            return data
         finally:
             os.close(fd)
 
     def view(self, name: str) -> memoryview:
-        """An entry as memory that is the caller's alone: a large one is mapped, copy on write, and not read before it is used.
+        """An entry as memory that is the caller's alone.
+
+        A large one is mapped, copy on write: nothing is read before it is used, and writing to it doesn't change the entry.
 
         Raises:
             KeyError: there is none.
@@ -182,21 +187,22 @@ class Directory(MutableMapping[str, bytes]):
         fd = self._open(name)
         try:
             stat = self._plain(fd, name)
-            self._use(fd, stat)
+            if _AT and time.time() - _used(stat) > _USED_STEP:
+                self._use(fd, stat)
             if stat.st_size < _MAPPED:
-                return memoryview(self._remainder(fd, name, 0))
+                return memoryview(self._read(fd, stat.st_size))
             return memoryview(mmap.mmap(fd, stat.st_size, access=mmap.ACCESS_COPY))
         finally:
             os.close(fd)
 
-    def _open(self, name: str) -> int:
+    def _open(self, name: str, flags: int = _READ) -> int:
         if not (self._checked or self._check()):
             raise KeyError(name)
         if not (name.isascii() and name.replace("/", "", 1).isalnum()):  # so that no name leads out of the folder
             raise _bad_name(name)
         at = name.find("/") + 3
         try:
-            return os.open(f"{self._root}{name[:at]}/{name[at:]}", _READ)
+            return os.open(f"{self._root}{name[:at]}/{name[at:]}", flags)
         except FileNotFoundError:
             raise KeyError(name) from None
 
@@ -208,25 +214,41 @@ class Directory(MutableMapping[str, bytes]):
             raise StoreError(f"{name} in {self!r}", "it belongs to somebody else")
         return stat
 
-    def _remainder(self, fd: int, name: str, start: int) -> bytearray:
-        """What stands in an entry from `start` (bytes) on."""
-        data = bytearray(max(0, self._plain(fd, name).st_size - start))
-        rest = memoryview(data)
-        while rest:
-            count = os.readv(fd, [rest]) if _AT else _read_into(fd, rest)
-            if not count:
-                return data[: len(data) - len(rest)]
-            rest = rest[count:]
+    @staticmethod
+    def _read(fd: int, size: int) -> bytearray:
+        """The next `size` bytes of a file; fewer, if it has ended."""
+        data = bytearray(max(0, size))
+        at = 0
+        with memoryview(data) as view:
+            while at < size:
+                count = os.readv(fd, [view[at:]]) if _AT else _read_into(fd, view[at:])
+                if not count:
+                    break
+                at += count
+        del data[at:]
         return data
 
-    def _use(self, fd: int, stat: os.stat_result) -> None:
-        """Note that an entry was used, as the file system itself does on most machines."""
-        now = time.time()
-        if now - max(stat.st_atime, stat.st_mtime) > _USED_STEP:
-            try:
-                os.utime(fd if _AT else "", ns=(int(now * 1e9), stat.st_mtime_ns))
-            except OSError:  # it isn't ours to change
-                return
+    @staticmethod
+    def _use(fd: int, stat: os.stat_result) -> None:
+        """Note that an entry is used, where the file system doesn't."""
+        try:
+            os.utime(fd, ns=(time.time_ns(), stat.st_mtime_ns))
+        except OSError:  # it isn't ours to change
+            return
+
+    def _peek(self, name: str) -> memoryview:
+        """An entry, read without counting as a use."""
+        try:
+            fd = self._open(name, _READ | _NOATIME)
+        except PermissionError:  # it isn't ours
+            fd = self._open(name)
+        try:
+            stat = self._plain(fd, name)
+            if stat.st_size < _MAPPED:
+                return memoryview(self._read(fd, stat.st_size))
+            return memoryview(mmap.mmap(fd, stat.st_size, access=mmap.ACCESS_READ))
+        finally:
+            os.close(fd)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self._stat(name) is not None
@@ -295,15 +317,15 @@ class Directory(MutableMapping[str, bytes]):
                 it, which is noticed; a crash of the program never does.
 
         Raises:
-            StoreError: it can't be written; nothing of it is left.
+            StoreError: it can't be written; nothing half-written is left.
             UsageError: no entry can have this name.
         """
         if not _NAME.fullmatch(name):
             raise _bad_name(name)
-        parts = list(parts)
+        views = [memoryview(part).cast("B") for part in parts]
         for again in (True, True, False):
             try:
-                self._write(name, parts, durable)
+                self._write(name, views, durable)
             except FileNotFoundError as error:  # somebody is removing the folder
                 if not again:
                     raise StoreError(f"{self!r} can't keep {name}", _reason(error)) from error
@@ -312,7 +334,7 @@ class Directory(MutableMapping[str, bytes]):
             else:
                 return
 
-    def _write(self, name: str, parts: list[bytes | memoryview], durable: bool) -> None:
+    def _write(self, name: str, parts: list[memoryview], durable: bool) -> None:
         kind, digits = name.split("/")
         place = digits[2:]
         beside = f"{place[:16]}.{os.urandom(8).hex()}"
@@ -371,9 +393,9 @@ class Directory(MutableMapping[str, bytes]):
                     if not make:
                         raise
                     folder.make(name)
-                    inner = folder.inner(name)
                     if durable:
                         folder.sync()
+                    inner = folder.inner(name)
             folder = inner
         return folder
 
@@ -385,8 +407,8 @@ class Directory(MutableMapping[str, bytes]):
             self._judge(os.stat(self.path, follow_symlinks=self.trust))
         except FileNotFoundError:
             return False
-        except NotADirectoryError as error:
-            raise StoreError(f"{self.path!r} can't be a store", _reason(error)) from None
+        except OSError as error:
+            raise StoreError(f"{self.path!r} can't be a store", _reason(error)) from error
         self._checked = True
         return True
 
@@ -411,9 +433,9 @@ class Directory(MutableMapping[str, bytes]):
             return _Folder(None, self._root)
         try:
             fd = os.open(self.path, _FOLDER | (0 if self.trust else _NOFOLLOW))
-        except (NotADirectoryError, OSError) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
+        except FileNotFoundError:
+            raise
+        except OSError:
             self._judge(os.stat(self.path, follow_symlinks=self.trust))  # says it better
             raise
         try:
@@ -454,18 +476,7 @@ class Directory(MutableMapping[str, bytes]):
         Args:
             secret: that of the store; see `Store`.
         """
-        key = None if secret is None else _record.seal_key(secret)
-        found = {}
-        for name in self:
-            try:
-                fault = _record.fault(name, self.view(name), key)
-            except KeyError:  # removed meanwhile
-                continue
-            except (OSError, StoreError) as error:
-                fault = _reason(error)
-            if fault:
-                found[name] = fault
-        return found
+        return _record.faults(self, self._peek, None if secret is None else _record.seal_key(secret))
 
     def gc(self, *, max_bytes: float | None = None, older_than: float | None = None, keep: Iterable[str] = ()) -> Swept:
         """Remove what is nobody's, what wasn't used for long, and what is least recently used beyond a size.
@@ -534,7 +545,7 @@ class Directory(MutableMapping[str, bytes]):
 
     def _outputs(self, name: str) -> set[str]:
         try:
-            return _record.outputs_of(self[name])
+            return _record.outputs_of(bytes(self._peek(name)))
         except (KeyError, OSError, StoreError):
             return set()
 
@@ -584,10 +595,8 @@ def _listed(path: str) -> list[os.DirEntry[str]]:
         return []
 
 
-def _write_all(fd: int, parts: list[bytes | memoryview]) -> None:
-    todo = [
-        memoryview(part).cast("B")[at : at + _WRITE_MOST] for part in parts for at in range(0, len(part), _WRITE_MOST)
-    ]
+def _write_all(fd: int, parts: list[memoryview]) -> None:
+    todo = [part[at : at + _WRITE_MOST] for part in parts for at in range(0, len(part), _WRITE_MOST)]
     todo.reverse()
     while todo:
         some = todo[: -_WRITE_PARTS - 1 : -1]
@@ -637,8 +646,10 @@ def default_place(start: str | os.PathLike[str] | None = None) -> str:
 def _script_folder() -> str:
     """The folder of the script that runs; the current one if that is none of the user's."""
     script: str | None = getattr(sys.modules.get("__main__"), "__file__", None)
-    if not script:
-        return os.getcwd()
+    if not script:  # in a spawned worker it isn't loaded, but named
+        script = sys.argv[0] if sys.argv else None
+        if not script or not os.path.isfile(script):
+            return os.getcwd()
     import sysconfig
 
     folder = os.path.dirname(os.path.abspath(script))

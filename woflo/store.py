@@ -243,18 +243,8 @@ class Store:
 
     def verify(self) -> dict[str, str]:
         """Read every record, and say of each damaged one, by name, what is wrong with it; nothing is decoded or removed."""
-        found = {}
-        for name in [name for name in self.mapping if name.startswith(("trace/", "blob/"))]:
-            try:
-                data = self.mapping[name] if self._folder is None else self._folder.view(name)
-                fault = _record.fault(name, data, self._key)
-            except KeyError:
-                continue
-            except Exception as error:  # whatever the mapping raises
-                fault = _told(error)
-            if fault:
-                found[name] = fault
-        return found
+        read = self.mapping.__getitem__ if self._folder is None else self._folder._peek
+        return _record.faults(self.mapping, read, self._key)
 
     # ------------------------------------------------------------------ the mapping
 
