@@ -36,6 +36,7 @@ _APART = 4096  # bytes from which a pickled buffer is kept apart: less isn't wor
 _ALIGNED = 64  # bytes: every buffer begins at a multiple, as numpy's own do
 _DEEPEST = 200  # levels that JSON is used for; its recursion ends at some 900
 _TWICE = 10_000  # containers that sharing may add when a value is written as JSON
+_LOOKED_AT = 10_000  # parts among which one that can't be encoded is looked for
 _SCALARS = frozenset({type(None), bool, int, float, str})
 _PLAIN = _SCALARS | {list, dict}
 _EXACT = frozenset("?biufcmM")  # kinds of numpy's scalars that an array holds exactly: a text would lose its last NULs
@@ -248,13 +249,17 @@ def _pickle(value: Any) -> Encoded:
     try:
         return _pickled(value, Pickler)
     except (Exception, SystemExit, GeneratorExit) as first:  # a user's __reduce__ may raise anything
+        if isinstance(first, RecursionError):  # looking for a culprit would meet the same at every level
+            raise Unencodable("it is nested too deeply for pickle") from first
         try:
             import cloudpickle
 
             return _pickled(value, cloudpickle.Pickler)
         except (Exception, SystemExit, GeneratorExit):
-            way, culprit = _culprit(value, _picklable)
-            raise Unencodable(f"a {culprit} can't be pickled: {_told(first)}", way) from first
+            from woflo.runners import _inputs
+
+            way, part = _inputs.path_to(value, _unpicklable)
+            raise Unencodable(f"a {_exceptions.type_name(type(part))} can't be pickled: {_told(first)}", way) from first
 
 
 def _pickled(value: Any, pickler: Callable[..., Any]) -> Encoded:
@@ -282,31 +287,42 @@ def _padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % _ALIGNED)
 
 
-def _picklable(part: object) -> bool:
+def _unpicklable(part: object) -> bool:
     try:
         _exceptions.dumps(part)
     except (Exception, SystemExit, GeneratorExit):
-        return False
-    return True
-
-
-def _culprit(value: object, fine: Callable[[object], bool]) -> tuple[str, str]:
-    """The way to the innermost part that isn't fine, and the name of its type."""
-    from woflo.runners import _inputs
-
-    way, part = _inputs.path_to(value, lambda part: not fine(part))
-    return way, _exceptions.type_name(type(part))
+        return True
+    return False
 
 
 def _refused(value: Any) -> Unencodable:
-    def fine(part: object) -> bool:
-        return type(part) in _SCALARS or (type(part) in _PLAIN and _is_plain(part, sharing=True))
-
-    way, kind = _culprit(value, fine) if type(value) in _PLAIN else ("", _exceptions.type_name(type(value)))
+    way, kind = _beyond_json(value)
     return Unencodable(
-        f"only pickle can hold this {kind}, and a safe store refuses pickle: woflo.store.register(…) gives its type a codec",
+        f"only pickle can hold {kind}, and a safe store refuses pickle: woflo.store.register(…) gives a type a codec",
         way,
     )
+
+
+def _beyond_json(value: Any) -> tuple[str, str]:
+    """The way to the first part that JSON can't hold, and what it is."""
+    todo = [("", value, 0)]
+    seen = set()
+    for way, part, depth in todo:
+        kind = type(part)
+        if kind not in _PLAIN:
+            return way, f"this {_exceptions.type_name(kind)}"
+        if kind in _SCALARS or id(part) in seen:
+            continue
+        seen.add(id(part))
+        if kind is dict and not set(map(type, part)) <= {str}:
+            return way, "this dict, whose keys aren't all text"
+        if depth < _DEEPEST and len(todo) < _LOOKED_AT:
+            todo += [(f"{way}[{step!r}]", inner, depth + 1) for step, inner in _steps(part)]
+    return "", "what is so deep, has a number so long, or the same part so often"
+
+
+def _steps(part: Any) -> Iterable[tuple[object, Any]]:
+    return part.items() if type(part) is dict else enumerate(part)
 
 
 # ------------------------------------------------------------------ decoding
