@@ -30,6 +30,7 @@ __all__ = ["Directory", "Stats", "Swept", "default_place"]
 _OWN_NAME = ".woflo"  # a folder of this name tells git to ignore it
 _KINDS = ("trace", "blob")
 _NAME = re.compile(r"(?:trace|blob)/[0-9a-f]{16,128}")
+_SHORTEST = len("blob/") + 16
 _SHARD = re.compile(r"[0-9a-f]{2}")
 _REST = re.compile(r"[0-9a-f]{14,126}")
 _LEFTOVER = re.compile(r"[0-9a-f]{14,16}\.[0-9a-f]{16}(?:\.aside)?")
@@ -85,7 +86,10 @@ class _Folder:
 
     def __exit__(self, *_: object) -> None:
         if self.fd is not None:
-            os.close(self.fd)
+            try:
+                os.close(self.fd)
+            except OSError:  # nothing was written through it
+                return
 
     def inner(self, name: str) -> _Folder:
         """A folder in this one; a symbolic link isn't followed."""
@@ -198,7 +202,9 @@ class Directory(MutableMapping[str, bytes]):
     def _open(self, name: str, flags: int = _READ) -> int:
         if not (self._checked or self._check()):
             raise KeyError(name)
-        if not (name.isascii() and name.replace("/", "", 1).isalnum()):  # so that no name leads out of the folder
+        if len(name) < _SHORTEST or not (
+            name.isascii() and name.replace("/", "", 1).isalnum()
+        ):  # so that no name leads out of the folder
             raise _bad_name(name)
         at = name.find("/") + 3
         try:
@@ -288,7 +294,7 @@ class Directory(MutableMapping[str, bytes]):
 
     def _scan(self, kind: str, *, leftovers: bool = False) -> Iterator[tuple[str, os.stat_result]]:
         """The entries of a kind, or what writers have left unfinished: `kind/ab/name`."""
-        if not (self._checked or self._check()):
+        if not (self._checked or self._check()) or os.path.islink(self._root + kind):
             return
         for shard in _listed(self._root + kind):
             if not _SHARD.fullmatch(shard.name) or not shard.is_dir(follow_symlinks=False):
@@ -447,7 +453,8 @@ class Directory(MutableMapping[str, bytes]):
 
     def _make_root(self, durable: bool) -> None:
         parent, name = os.path.split(self.path)
-        os.makedirs(parent, exist_ok=True)
+        if not os.path.isdir(parent):
+            os.makedirs(parent, exist_ok=True)
         with _Folder(os.open(parent, _FOLDER) if _AT else None, "" if _AT else parent + os.sep) as folder:
             folder.make(name)
             if durable:
@@ -567,7 +574,7 @@ class Directory(MutableMapping[str, bytes]):
         count = 0
         for kind in _KINDS:
             for name, stat in list(self._scan(kind, leftovers=True)):
-                if max(stat.st_mtime, stat.st_ctime) >= before:
+                if stat.st_mtime >= before:
                     continue
                 _, shard, file = name.split("/")
                 try:
