@@ -71,6 +71,7 @@ class Supervisor:
     def __init__(self) -> None:
         self.lock = RLock()  # see rule 1; re-entered by the fork hook
         self.workers: dict[int, Worker] = {}  # by the descriptors (keys) that the poller reports
+        self.guests: dict[int, Any] = {}  # pools, by keys of theirs that the poller reports: `ready(key)` is called
         self.pending: dict[Slots, deque[Any]] = {}  # runs that wait for a slot, by the slots they want
         self._starts = 0
         self._torn = False  # Ctrl-C cut a registration short
@@ -278,6 +279,8 @@ class Supervisor:
                             self._bury(worker)
                         else:
                             self._receive(worker)
+                    elif key in self.guests:
+                        self.guests[key].ready(key)
                     elif key == self._bell.fileno():
                         self._bell.hush()
                 if self.pending:
@@ -438,7 +441,7 @@ class Supervisor:
             self.driving = whom
             # no sleep if there is work of a step that Ctrl-C cut short, or the end came before `driving` was set
             ended = whom is not None and (whom.done if isinstance(whom, _waiters.Waiter) else whom._result is not None)  # type: ignore[attr-defined]
-            self._step(0.0 if self._finished or ended else seconds)
+            self._step(0.0 if self._finished or _process.news or ended else seconds)
         except KeyboardInterrupt:
             self._torn = True
             # between the acquisition and the line that notes it
@@ -637,7 +640,11 @@ class Supervisor:
     def settle(self, deadline: float | None, worker: Worker | None = None) -> bool:
         """Drive until every worker (or this one) has been collected; False if the deadline (monotonic) came first."""
         waiter = _waiters.Waiter()
-        while self._finished or (self.workers if worker is None else not worker.gone):
+        if worker is None:
+            with self.lock:
+                for guest in set(self.guests.values()):
+                    guest.close()
+        while self._finished or ((self.workers or self.guests) if worker is None else not worker.gone):
             left = None if deadline is None else deadline - monotonic()
             if left is not None and left <= 0:
                 return False
@@ -649,6 +656,8 @@ class Supervisor:
         with self.lock:
             for worker in set(self.workers.values()):
                 worker.signal(_signal.SIGKILL)
+            for guest in set(self.guests.values()):
+                guest.kill_all()
 
     def abandon(self, *, to_worker: bool) -> None:
         """In a forked child: these descriptors are copies; the parent's workers and runs are the parent's.
@@ -666,6 +675,8 @@ class Supervisor:
                     worker.channel.close()
                 elif key >= 0:
                     os.close(key)
+        for guest in set(self.guests.values()):
+            guest.abandon(to_worker=to_worker)
         for _, kind, body in self._finished:
             if kind is not None and isinstance(body, int):
                 os.close(body)

@@ -1,0 +1,891 @@
+"""The pool's side of warm workers: which call is sent when, whose result is whose, what a death has cost.
+
+    submit ─→ staged ─→ message of one call or many ─→ queue ─→ a worker ─→ results in shared memory
+                 ▲                                       │            │
+                 └── units taken back: not begun yet ◀───┴── DONE ◀───┘── bell ─→ collect ─→ told
+
+Who holds what. The pool's process: the sender (its end-of-file ends the workers), the queue's other end (to fork further
+workers), the memory, the bell's eventfd, the memfd of functions, and per worker a channel and a pidfd; bell and pidfds are
+watched by the supervisor's poller, and every table here changes under the supervisor's lock. A worker: the queue, memory,
+bell, functions, and its end of its channel, which is its lifeline. Nothing has a name.
+
+Rules. 1: a call belongs to exactly one of: staged, the calls of a message that is out, collected, ended. 2: it leaves a
+message backwards only with its unit in hand: then no worker runs it. 3: a slot is used again only when nobody can come
+with an old message of it: the worker that took it says DONE, or died; a message that nobody has taken after its units were taken back is
+waited for (`_stale`). 4: results are decoded and runs ended with no lock held (`tell`). 5: a call goes together with others
+only if its function was measured to be short; what is predicted wrong is taken back after a millisecond (`_tick`).
+
+What a death costs. The worker had taken a message, more units are gone than results are public: that one call was running, and
+is lost. Everything else it held is staged again, and so are messages that nobody has taken, since it may have died with
+one in hand.
+
+Speed, from a measured design: submission stages a pickle and sends batches of at most a millisecond of work; a lone
+call goes out at once and needs neither thread nor timer here.
+"""
+
+from __future__ import annotations
+
+import _signal
+import errno
+import os
+import sys
+from collections import deque
+from itertools import islice
+from marshal import dumps as dumps_plain
+from time import monotonic_ns
+from weakref import ref
+
+from woflo.result import Ok, StoppedFailure, WorkerFailure
+from woflo.runners import _launch, _poller, _pool_worker, _process, _ring, _shipping, _supervisor
+from woflo.runners._ring import (
+    ASKED,
+    CALLS,
+    DIRTY,
+    DONE,
+    LEAVE,
+    LEAVING,
+    READY,
+    SERIAL,
+    SINCE,
+    STOP,
+    TAKEN,
+    TOOK,
+    Ring,
+    call_number,
+)
+
+try:
+    from _pickle import loads
+except ImportError:
+    from pickle import loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from woflo.runners.base import BaseTaskRun
+
+_CLOEXEC = 0x40000000  # Linux: MSG_CMSG_CLOEXEC
+_BUDGET_NS = 1_000_000  # predicted run time of a message: what a short call may have to wait behind
+_MEASURED = 4  # calls of a function that go alone before any goes with others
+_MESSAGE_BYTES = 32_768  # of calls in a message; more in one call: a memfd
+_TICK_SECONDS = 0.001  # between two looks at messages that may have got stuck
+_FUNCTIONS = 4_000  # known at once; what is called beyond that carries its function with it
+
+
+class Function:
+    """A task as the pool knows it: where its pickle lies, and how long its calls take."""
+
+    __slots__ = ("alone", "calls", "fresh", "mean_ns", "number", "task")
+
+    def __init__(self, number: int, task: Any) -> None:
+        self.number = number
+        self.task = task  # a weak reference
+        self.calls = 0  # measured
+        self.mean_ns = 0
+        self.alone = False  # it leaves its worker's state changed: never together with others
+        self.fresh = b""
+
+    def short(self) -> bool:
+        """Whether its calls may go together with others."""
+        return self.calls >= _MEASURED and self.mean_ns <= _BUDGET_NS // 2 and not self.alone
+
+    def measured(self, nanoseconds: int) -> None:
+        """One more call took so long; a single slow one counts for a quarter."""
+        if self.calls == 0:
+            self.mean_ns = nanoseconds
+        elif nanoseconds < self.mean_ns:
+            self.mean_ns = (self.mean_ns + nanoseconds) // 2
+        else:
+            self.mean_ns += (nanoseconds - self.mean_ns) // 4
+        self.calls += 1
+
+
+class Message:
+    """A message that is out: its calls, as long as it is theirs to run."""
+
+    __slots__ = ("counted", "looked", "runs", "seen", "serial", "shown", "since", "slot")
+
+    def __init__(self, slot: int, serial: int, runs: list[Any]) -> None:
+        self.slot = slot
+        self.serial = serial
+        self.runs = runs
+        self.seen = 0  # results collected
+        self.counted = 0  # results public, where a semaphore counts them
+        self.looked = 0  # results public at the last look
+        self.since = 0  # of that look
+        self.shown = False  # its run was told that it has begun
+
+
+class Bundle:
+    """Results that were collected and are to be told."""
+
+    __slots__ = ("begin", "data", "death", "ends", "large", "next", "pid", "runs", "since")
+
+    def __init__(self, runs: list[Any], ends: list[int], data: Any) -> None:
+        self.runs = runs
+        self.ends = ends  # as in the ring, or how else the run ended
+        self.data = data  # the results' bytes
+        self.begin = 0  # where they begin in the region
+        self.next = 0  # the first that has not been told
+        self.since = 0.0  # when the message was taken (monotonic, seconds)
+        self.pid: int | None = None
+        self.large: dict[int, tuple[int, int]] = {}  # kind and descriptor of what lies in memfds
+        self.death: Any = None  # the hand and its exit status, or a failure
+
+
+class Hand(_launch.Worker):
+    """The handle on a warm worker."""
+
+    __slots__ = ("row", "stopping")
+
+    def __init__(self, row: int, pid: int, channel: Any) -> None:
+        super().__init__(None, pid, channel, None, None)
+        self.row = row
+        self.stopping: Any = None  # the run that it is to be stopped for
+
+    def parcels(self) -> dict[tuple[int, int], tuple[int, int]]:
+        """The memfds that it has sent: by serial and index, their kinds and descriptors."""
+        found = {}
+        while True:
+            try:
+                data, ancillary, _, _ = self.channel.recvmsg(24, 64, _CLOEXEC)
+            except OSError:
+                return found
+            if len(data) < 24 or not ancillary:
+                return found
+            serial, index, kind = (int.from_bytes(data[at : at + 8], "little") for at in (0, 8, 16))
+            found[serial, index] = kind, int.from_bytes(ancillary[0][2][:4], sys.byteorder)
+
+
+class _Errand:
+    """What the background thread is kept for while calls are staged: it looks like a run to the supervisor."""
+
+    _result: Any = None
+    _attended = False
+
+
+class Pool:
+    """The warm workers of one runner class, and the calls that are theirs."""
+
+    def __init__(self, workers: int, max_runs: int | None, initializer: Any, initargs: tuple[Any, ...]) -> None:
+        self.supervisor: Any = _supervisor.get()
+        self.workers = workers
+        self.want = 1  # calls staged at which a submission looks whether something can be sent
+        self.staged: deque[Any] = deque()
+        self.functions: dict[int, Function] = {}  # by the task's id, as long as it lives
+        self.forking = False
+        self.setting: Any = None  # the class's settings that it was made for
+        self._settings = max_runs, initializer, initargs
+        self._pickles = bytearray()  # of the functions, as they lie in the memfd
+        self._ring: Any = None  # while there are workers
+        self._out: dict[int, Message] = {}  # by serial, oldest first
+        self._stale: list[tuple[Message, int]] = []  # empty messages that may still be in somebody's hand
+        self._recent: deque[tuple[int, set[Function]]] = deque(maxlen=64)  # what was in the last messages
+        self._free: list[int] = []
+        self._hands: dict[int, Hand] = {}  # by row
+        self._serial = 0
+        self._bundles: deque[Bundle] = deque()
+        self._telling: set[Bundle] = set()
+        self._busy = False
+        self._closing = False
+        self._timer: Any = None
+        self._errand: Any = _Errand()
+        self._quick = False  # whether what was sent last may go together with others
+
+    # ------------------------------------------------------------------ calls come in
+
+    def function(self, task: Any, run: Any) -> Function:
+        """What is known of a task; its pickle is kept from its second call on.
+
+        Raises:
+            UsageError: it can't be pickled.
+        """
+        found = self.functions.get(id(task))
+        if found is None:
+            key, functions = id(task), self.functions
+            found = functions[key] = Function(-1, ref(task, lambda _: functions.pop(key, None)))
+        elif found.number < 0 and len(self.functions) < _FUNCTIONS:
+            self._keep(found, task, run)
+        return found
+
+    def _keep(self, function: Function, task: Any, run: Any) -> None:
+        if _shipping._dynamic(getattr(task.fn, "__module__", None)) is not None:
+            return  # a module made at run time: everything of it travels by value, each time
+        shell = _shipping.shell()
+        shell.task, shell._number = task, run._number
+        data = _shipping.dump_call(shell)
+        record = len(data).to_bytes(8, "little") + data
+        with self.supervisor.lock:
+            if function.number < 0:
+                number = len(self._pickles)
+                self._pickles += record
+                if self._ring is not None:
+                    _write_at(self._ring.functions, record, number)
+                function.number = number
+
+    def advance(self, *, eager: bool = False) -> None:
+        """Collect what there is and send what may go; called by whoever submits, in any thread."""
+        with self.supervisor.lock:
+            self._step(eager=eager)
+        if self._bundles:
+            self.tell()
+
+    def _step(self, *, eager: bool) -> None:
+        """Collect and send. Needs the lock."""
+        if self._busy:  # a signal handler has called a task in the middle of it
+            return
+        self._busy = True
+        try:
+            if self._ring is not None:
+                self._collect()
+            if not self._closing:
+                self._flush(eager=eager)
+            self._arrange()
+        finally:
+            self._busy = False
+
+    def _flush(self, *, eager: bool) -> None:
+        """Send batches while there is room. Needs the lock."""
+        staged, out = self.staged, self._out
+        most = 2 * self.workers
+        while staged and len(out) < most:
+            if staged[0]._result is not None:  # it was stopped
+                staged.popleft()
+                continue
+            number = self._batch(worth=not eager and len(out) >= self.workers)
+            if not number:
+                break
+            if self._ring is None:
+                try:
+                    self._open()
+                except OSError as error:
+                    self._fail_staged(_supervisor.could_not_start(error))
+                    return
+            if not self._free or not self._send([staged.popleft() for _ in range(number)]):
+                break
+        self._staff()
+        if len(out) >= most:
+            self.want = len(staged) + _STAGE
+        elif self._quick and len(out) >= self.workers:
+            self.want = max(len(staged) + 1, _STAGE)
+        else:
+            self.want = 1
+
+    def _batch(self, *, worth: bool) -> int:
+        """How many of the staged calls go together now; 0 if it is not worth a message yet."""
+        staged = self.staged
+        first = staged[0]
+        function = first._function
+        self._quick = function.short() and not first._flags
+        if not self._quick:
+            return 1
+        limit = min(CALLS, 1 + len(staged) // self.workers)
+        if worth and limit < _WORTH:
+            return 0
+        number = spent = size = 0
+        mean = function.mean_ns
+        for run in islice(staged, limit):
+            if run._function is not function:
+                function = run._function
+                mean = function.mean_ns
+                if not function.short():
+                    break
+            spent += mean
+            size += len(run._blob)
+            if spent > _BUDGET_NS or size > _MESSAGE_BYTES or run._flags:
+                break
+            number += 1
+        return max(number, 1)
+
+    def _send(self, runs: list[Any]) -> bool:
+        """Send a message; False, and all is as before, if the queue has no room. Needs the lock."""
+        ring = self._ring
+        slot = self._free.pop()
+        self._serial += 1
+        message = Message(slot, self._serial, runs)
+        number = len(runs)
+        ring.ends[slot][:number] = _ZEROS[:number]
+        words, head = ring.words, ring.head(slot)
+        for word in (TAKEN, DONE, TOOK):
+            words[head + word] = 0
+        release = ring.units[slot].release
+        self._out[message.serial] = message
+        blobs: list[Any] = [run._blob for run in runs]
+        first = runs[0]
+        message.shown = not first._flags & NOTICE
+        parcel = -1
+        try:
+            for _ in runs:
+                release()
+            if len(blobs[0]) > _MESSAGE_BYTES:
+                parcel, blobs = _parcel(blobs[0]), []
+            attempt = first.attempt if first._flags else 1
+            packet = dumps_plain((slot, message.serial, int(not message.shown), attempt, blobs))
+            if parcel < 0:
+                ring.sender.send(packet)
+            else:
+                _send_with(ring.sender, packet, parcel)
+        except OSError as error:
+            self._give_back(message)
+            del self._out[message.serial]
+            self._free.append(slot)
+            if error.errno != errno.EAGAIN:
+                self._fail_staged(_supervisor.could_not_start(error))
+            return False
+        finally:
+            if parcel >= 0:
+                os.close(parcel)
+        return True
+
+    def _give_back(self, message: Message) -> int:
+        """Take back what units a message has left: those calls are staged again, before all others. Needs the lock."""
+        taken: int = self._ring.take_back(message.slot)
+        if taken:
+            at = len(message.runs) - taken
+            back = message.runs[at:]
+            del message.runs[at:]
+            self.staged.extendleft(reversed(back))
+        return taken
+
+    # ------------------------------------------------------------------ results come back
+
+    def ready(self, key: int) -> None:
+        """A descriptor of ours is ready; called by the supervisor's step, with its lock held."""
+        if self._ring is None:
+            return
+        if key == self._ring.bell:
+            try:
+                os.eventfd_read(key)
+            except BlockingIOError:
+                pass
+        else:
+            for hand in list(self._hands.values()):
+                if hand.process_key == key:
+                    self._bury(hand)
+        self._step(eager=True)
+        if self._bundles:
+            _process.news.append(self.tell)
+
+    def _collect(self) -> None:
+        """Look at all messages that are out. Needs the lock."""
+        words, head = self._ring.words, self._ring.head
+        for message in list(self._out.values()):
+            at = head(message.slot)
+            if words[at + DONE] == message.serial:
+                self._done(message, at)
+            elif not message.shown and words[at + TAKEN]:
+                self._show(message, at)
+        if self._stale:
+            self._look_at_stale()
+
+    def _done(self, message: Message, at: int) -> None:
+        """The worker that took the message has done with it."""
+        words = self._ring.words
+        if not message.shown:
+            self._show(message, at)
+        self._harvest(message)
+        if message.seen < len(message.runs):  # it had a reason to leave, or the region is full
+            self._give_back(message)
+        del self._out[message.serial]
+        self._free.append(message.slot)
+        if message.seen:
+            self._measure(message, words[at + TOOK] // message.seen)
+        row = self._ring.row(words[at + TAKEN] - 1)
+        if dirty := words[row + DIRTY]:
+            words[row + DIRTY] = 0
+            for serial, functions in self._recent:
+                if serial == dirty:
+                    for function in functions:
+                        function.alone = True
+        self._recent.append((message.serial, {run._function for run in message.runs}))
+
+    def _measure(self, message: Message, nanoseconds: int) -> None:
+        """A message's calls took so long each, on average."""
+        functions = {run._function for run in message.runs[: message.seen]}
+        if len(functions) == 1:
+            functions.pop().measured(nanoseconds)
+            return
+        predicted = sum(run._function.mean_ns for run in message.runs[: message.seen])
+        for function in functions:
+            function.measured(function.mean_ns * nanoseconds * message.seen // max(predicted, 1))
+
+    def _harvest(self, message: Message) -> None:
+        """Take what results of a message are public. Needs the lock."""
+        ring, slot, seen = self._ring, message.slot, message.seen
+        ends = ring.ends[slot][seen : len(message.runs)].tolist()
+        number = self._public(message, ends)
+        if not number:
+            return
+        begin = ring.ends[slot][seen - 1] >> 4 if seen else 0
+        del ends[number:]
+        bundle = Bundle(message.runs[seen : seen + number], ends, bytes(ring.regions[slot][begin : ends[-1] >> 4]))
+        bundle.begin = begin
+        words, at = ring.words, ring.head(slot)
+        hand = self._hands.get(words[at + TAKEN] - 1)
+        bundle.pid = None if hand is None else hand.pid
+        bundle.since = words[at + SINCE] / 1e9
+        if _ring.LARGE in {end & 15 for end in ends} and hand is not None:
+            bundle.large = {
+                index - seen: what for (serial, index), what in hand.parcels().items() if serial == message.serial
+            }
+        message.seen += number
+        self._bundles.append(bundle)
+
+    def _public(self, message: Message, ends: list[int]) -> int:
+        """How many results beyond those seen are public."""
+        counted = self._ring.results[message.slot]
+        if counted is None:
+            try:
+                return ends.index(0)
+            except ValueError:
+                return len(ends)
+        while counted.acquire(False):
+            message.counted += 1
+        return message.counted - message.seen
+
+    def _show(self, message: Message, at: int) -> None:
+        """A message's first call has begun: its run wants to know."""
+        message.shown = True
+        hand = self._hands.get(self._ring.words[at + TAKEN] - 1)
+        run = message.runs[0] if message.runs else None
+        if run is not None and hand is not None:
+            run._begun(hand.pid, self._ring.words[at + SINCE] / 1e9)
+
+    def tell(self) -> None:
+        """End the runs whose results were collected. No lock is held."""
+        bundle = None
+        try:
+            while self._bundles:
+                with self.supervisor.lock:
+                    if not self._bundles:
+                        return
+                    bundle = self._bundles[0]
+                    self._telling.add(bundle)
+                    self._bundles.popleft()
+                _tell(bundle)
+                self._telling.discard(bundle)
+                bundle = None
+        except KeyboardInterrupt:
+            if bundle is not None:
+                with self.supervisor.lock:
+                    self._telling.discard(bundle)
+                    if bundle not in self._bundles:
+                        self._bundles.appendleft(bundle)
+                _process.news.append(self.tell)
+            raise
+        whom = self.supervisor.driving
+        if whom is not None and getattr(whom, "_result", None) is not None:  # asleep for a run that ended here
+            self.supervisor.wake()
+
+    # ------------------------------------------------------------------ what got stuck
+
+    def _arrange(self) -> None:
+        """Have somebody look soon if anything can fall due with nobody waiting. Needs the lock."""
+        if self.staged or len(self._out) > len(self._hands) or any(len(m.runs) > 1 for m in self._out.values()):
+            if self._timer is None:
+                self._timer = self.supervisor.call_later(_TICK_SECONDS, self._tick)
+            if not self._errand._attended:
+                self.supervisor.attend(self._errand)
+        elif self._errand._attended and self._timer is None:
+            self._errand._attended = False
+            self.supervisor.dismiss(self._errand)
+
+    def _tick(self) -> None:
+        """Take back what waits behind a call that turned out long; then as ever."""
+        with self.supervisor.lock:
+            self._timer = None
+            if self._ring is not None:
+                self._unstick()
+            self._step(eager=True)
+        self.tell()
+
+    def _unstick(self) -> None:
+        words, now = self._ring.words, monotonic_ns()
+        for message in reversed(list(self._out.values())):
+            if len(message.runs) - message.seen < 2:
+                continue
+            at = self._ring.head(message.slot)
+            if not words[at + TAKEN] or words[at + DONE] == message.serial:
+                continue
+            ends = self._ring.ends[message.slot][message.seen : len(message.runs)].tolist()
+            public = message.seen + (ends.index(0) if 0 in ends else len(ends))
+            if not message.since:
+                message.since = words[at + SINCE]
+            elif public > message.looked:
+                message.since = now
+            message.looked = public
+            if now - message.since > _BUDGET_NS and public < len(message.runs):
+                message.runs[public]._function.measured(now - message.since)
+                self._harvest(message)
+                self._give_back(message)
+
+    def _look_at_stale(self) -> None:
+        """Free the slots of empty messages that can't be in anybody's hand any more. Needs the lock."""
+        words, ring = self._ring.words, self._ring
+        serials = [words[ring.row(row) + SERIAL] for row in self._hands]
+        kept = []
+        for message, since in self._stale:
+            taken_by_all = bool(serials) and min(serials) > since
+            if words[ring.head(message.slot) + DONE] == message.serial or taken_by_all:
+                self._free.append(message.slot)
+            else:
+                kept.append((message, since))
+        self._stale = kept
+
+    # ------------------------------------------------------------------ workers
+
+    def _open(self) -> None:
+        """Make what the workers will share. Needs the lock."""
+        slots = 3 * self.workers + 2
+        ring = Ring(slots, self.workers, _IDLE_SECONDS)
+        _write_at(ring.functions, bytes(self._pickles), 0)
+        self._free = list(range(slots - 1, -1, -1))
+        self.supervisor.guests[ring.bell] = self
+        self.supervisor._poller.add(ring.bell)
+        self._ring = ring
+
+    def _staff(self) -> None:
+        """As many workers as there are messages, at most as many as are wanted. Needs the lock."""
+        ring = self._ring
+        if ring is None or len(self._out) == 0:
+            return
+        while True:
+            staying = sum(1 for row in self._hands if not ring.words[ring.row(row) + LEAVING])
+            if staying >= min(self.workers, len(self._out)) or len(self._hands) >= self.workers:
+                return
+            try:
+                self._fork()
+            except (OSError, RuntimeError) as error:
+                if not self._hands:
+                    failure = OSError(errno.EAGAIN, str(error)) if isinstance(error, RuntimeError) else error
+                    self._recall()
+                    self._fail_staged(_supervisor.could_not_start(failure))
+                return
+
+    def _fork(self) -> None:
+        """Start a worker. Needs the lock."""
+        supervisor, ring = self.supervisor, self._ring
+        row = next(number for number in range(self.workers) if number not in self._hands)
+        ring.clear_row(row)
+        calm = _launch.quiet()
+        try:
+            mask = calm[0] if supervisor._calm is None else supervisor._calm[0]
+            hand = self._fork_quietly(row, mask, calm[1])
+            self._hands[row] = hand
+            supervisor.guests[hand.process_key] = self
+            supervisor._poller.add_process(hand.process_key)
+        finally:
+            _launch.loud(calm[0])
+
+    def _fork_quietly(self, row: int, mask: set[Any], signals: list[int]) -> Hand:
+        import _socket
+
+        threads = _launch.thread_count()
+        if threads:
+            _launch._name_the_risk()
+        else:
+            _launch._flush()
+        if len(sys.modules) != _launch._modules:
+            _launch._look_at_modules()
+        parent, pid = os.getpid(), -1
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM, 0)
+        try:
+            ours.setblocking(False)
+            _process.forking = self.forking = True
+            try:
+                pid = os.fork()
+                if pid == 0:
+                    ours.close()
+                    libraries = _launch._libraries
+                    _pool_worker.serve(
+                        self._ring, row, theirs, parent, threads > 0, mask, signals, libraries, self._settings
+                    )
+            finally:
+                _process.forking = self.forking = False
+        except BaseException:
+            _launch._undo(pid, ours)
+            raise
+        finally:
+            theirs.close()
+        hand = Hand(row, pid, ours)
+        try:
+            hand.process_key = _poller.watch_process(pid)
+        except OSError:
+            _launch._undo(pid, ours)
+            raise
+        return hand
+
+    def _bury(self, hand: Hand) -> None:
+        """A worker has ended: what it had begun is lost, all else it held is staged again. Needs the lock."""
+        ring, lost = self._ring, []
+        words = ring.words
+        unready = not words[ring.row(hand.row) + READY]
+        for message in reversed(list(self._out.values())):
+            at = ring.head(message.slot)
+            if words[at + TAKEN] == hand.row + 1:
+                if not message.shown:
+                    self._show(message, at)
+                self._harvest(message)
+                self._give_back(message)
+                lost += message.runs[message.seen :]
+                del self._out[message.serial]
+                self._free.append(message.slot)
+        self._recall()
+        hand.look_at_group()
+        status = hand.reap()
+        for run in lost:
+            bundle = Bundle([run], [DIED], b"")
+            bundle.death, bundle.pid = (hand, status), hand.pid
+            self._bundles.append(bundle)
+        if unready and status == _pool_worker.NOT_READY:
+            self._initializer_failed(hand)
+        self.supervisor.guests.pop(hand.process_key, None)
+        self.supervisor._poller.remove_process(hand.process_key)
+        del self._hands[hand.row]
+        hand.close()
+        if not self._hands and not self._out and (not self.staged or self._closing):
+            self._dispose()
+
+    def _recall(self) -> None:
+        """Stage all messages again that nobody has taken: one may have been in a dead worker's hand. Needs the lock."""
+        ring = self._ring
+        for message in reversed(list(self._out.values())):
+            if not ring.words[ring.head(message.slot) + TAKEN]:
+                self._give_back(message)
+                if not message.runs:
+                    del self._out[message.serial]
+                    self._stale.append((message, self._serial))
+
+    def _initializer_failed(self, hand: Hand) -> None:
+        """No worker can be had: what waits for one fails with the reason. Needs the lock."""
+        for _, fd in hand.parcels().values():
+            with open(fd, "rb") as file:
+                file.seek(0)
+                data = file.read()
+            waiting, self.staged = list(self.staged), deque()
+            for run in waiting:
+                if run._result is None:
+                    bundle = Bundle([run], [len(data) << 4 | _ring.FAILURE], data)
+                    bundle.pid = hand.pid
+                    self._bundles.append(bundle)
+
+    def _fail_staged(self, failure: WorkerFailure) -> None:
+        """Nothing can be started. Needs the lock."""
+        waiting = list(self.staged)
+        self.staged.clear()
+        for run in waiting:
+            bundle = Bundle([run], [FAILED], b"")
+            bundle.death = failure
+            self._bundles.append(bundle)
+        if self._bundles:
+            _process.news.append(self.tell)
+
+    def _dispose(self) -> None:
+        """The last worker has gone: keep nothing open. Needs the lock."""
+        ring, self._ring = self._ring, None
+        self._stale.clear()
+        self._recent.clear()
+        self._closing = False
+        self.supervisor.guests.pop(ring.bell, None)
+        self.supervisor._poller.remove(ring.bell)
+        ring.close()
+
+    # ------------------------------------------------------------------ stopping
+
+    def end(self, run: Any, grace: float) -> None:
+        """End a run: one that has not begun is taken out, one that runs is signalled, and killed after the grace."""
+        with self.supervisor.lock:
+            if self._ring is not None:
+                self._collect()
+            found = self._find(run)
+            if found is None:
+                if run._result is None and not any(run in one.runs for one in (*self._bundles, *self._telling)):
+                    bundle = Bundle([run], [DROPPED], b"")  # `_flush` passes over what has ended
+                    self._bundles.append(bundle)
+            else:
+                message, index = found
+                self._harvest(message)
+                self._give_back(message)
+                if index >= len(message.runs):
+                    self._bundles.append(Bundle([run], [DROPPED], b""))
+                elif index >= message.seen:
+                    self._stop(message, index, grace)
+            self._step(eager=True)
+        self.tell()
+
+    def _find(self, run: Any) -> tuple[Message, int] | None:
+        for message in self._out.values():
+            if run in message.runs:
+                return message, message.runs.index(run)
+        return None
+
+    def _stop(self, message: Message, index: int, grace: float) -> None:
+        """Signal the worker that runs a call. Needs the lock."""
+        words = self._ring.words
+        hand = self._hands.get(words[self._ring.head(message.slot) + TAKEN] - 1)
+        if hand is None:
+            return
+        run = hand.stopping = message.runs[index]
+        if hand.killer is not None:
+            hand.killer.cancel()
+        hand.strays.update(_launch.strays(hand.pid))
+        if grace > 0:
+            row = self._ring.row(hand.row)
+            words[row + STOP] = call_number(message.serial, index)
+            words[row + ASKED] += 1
+            hand.signal(_signal.SIGTERM)
+            hand.signal(_signal.SIGCONT)
+            hand.killer = self.supervisor.call_later(grace, lambda: self._kill(hand, run))
+        else:
+            self._kill(hand, run)
+
+    def _kill(self, hand: Hand, run: Any) -> None:
+        """The grace is over: end the worker, if it is still at this run."""
+        with self.supervisor.lock:
+            if hand.gone or run._result is not None or self._hands.get(hand.row) is not hand:
+                return
+            self._ring.words[self._ring.row(hand.row) + LEAVE] = 1  # from now on it begins no other call
+            found = self._find(run)
+            if found is None:
+                return
+            self._harvest(found[0])
+            if found[1] >= found[0].seen:
+                hand.strays.update(_launch.strays(hand.pid))
+                hand.signal(_signal.SIGKILL)
+
+    def hand_of(self, run: Any) -> Hand | None:
+        """The worker that was asked to stop for this run, as long as it is there."""
+        for hand in list(self._hands.values()):
+            if hand.stopping is run:
+                return hand
+        return None
+
+    def look_at(self, run: Any) -> None:
+        """Tell a run that has begun where and since when it runs."""
+        with self.supervisor.lock:
+            found = None if self._ring is None else self._find(run)
+            if found is None:
+                return
+            message, index = found
+            at = self._ring.head(message.slot)
+            hand = self._hands.get(self._ring.words[at + TAKEN] - 1)
+            if hand is not None and (index == 0 or self._ring.ends[message.slot][index - 1]):
+                run.pid = hand.pid
+                run._started = run._started or self._ring.words[at + SINCE] / 1e9
+
+    # ------------------------------------------------------------------ the end
+
+    def retire(self) -> None:
+        """The class has other settings now: what is here is done, and the workers leave when they are idle."""
+
+    def close(self) -> None:
+        """Have the workers leave: the program ends. Needs the lock."""
+        if self._ring is not None and not self._closing:
+            self._closing = True
+            self._ring.close_sender()
+
+    def kill_all(self) -> None:
+        """SIGKILL to the group of every worker. Needs the lock."""
+        for hand in self._hands.values():
+            hand.signal(_signal.SIGKILL)
+
+    def abandon(self, *, to_worker: bool) -> None:
+        """In a forked child: nothing of this is its own, except what a worker of this very pool serves with."""
+        ring = self._ring
+        channels = [hand.channel for hand in self._hands.values()]
+        keys = [hand.process_key for hand in self._hands.values()]
+        if ring is None:
+            return
+        if not self.forking:
+            channels.append(ring.queue)
+            keys += [ring.bell, ring.functions]
+        channels.append(ring.sender)
+        for key in keys:
+            os.close(key)
+        for channel in channels:
+            if not to_worker:
+                channel.close()
+            elif channel.fileno() >= 0:
+                os.close(channel.fileno())
+        if not self.forking:
+            ring.bell = ring.functions = -1
+
+
+DIED, DROPPED, FAILED = 13, 14, 15  # what else a bundle may tell of a run, beside the kinds of `_ring`
+ALONE, NOTICE = 1, 2  # flags of a run: it has a message of its own; it wants to know when it begins
+_STAGE = 128
+_WORTH = 32
+_IDLE_SECONDS = 10.0  # a worker without work ends after this; starting one costs a millisecond
+_ZEROS = memoryview(bytes(4 * CALLS)).cast("I")
+_NONE_OK: Any = Ok(None)
+_new = object.__new__
+
+
+def _tell(bundle: Bundle) -> None:
+    """End a bundle's runs; cut short by Ctrl-C it can be done again from where it was."""
+    from woflo import _notify
+
+    runs, ends, data = bundle.runs, bundle.ends, bundle.data
+    start = (ends[bundle.next - 1] >> 4) - bundle.begin if bundle.next else 0
+    started, listening = bundle.since, _notify.listening
+    live = _process.live
+    for index in range(bundle.next, len(runs)):
+        run, end = runs[index], ends[index]
+        stop = (end >> 4) - bundle.begin
+        kind = end & 15
+        if run._result is not None:
+            pass
+        elif kind > _ring.OK or run._stop_asked or run._timed_out or listening or run._flags:
+            run._take(bundle, index, kind, data[start:stop] if stop > start else b"")
+        else:
+            if kind == _ring.NONE:
+                ok = _NONE_OK
+            else:
+                try:
+                    value = loads(data[start:stop])
+                except BaseException:  # the run's own way deals with it
+                    run._take(bundle, index, kind, data[start:stop])
+                    bundle.next, start = index + 1, stop
+                    continue
+                ok = _new(Ok)
+                ok.value = value
+            run._started = run._ended = started
+            run._result = ok
+            run.args = run.kwargs = run._blob = None
+            live.discard(run)
+            if run._attended:
+                run._forget()
+            if run._waiters is not None:
+                run._tell_waiters()
+            if run._dependents is not None:
+                run._tell_dependents()
+            if run._callbacks is not None:
+                run._tell_callbacks()
+        start = max(start, stop)
+        bundle.next = index + 1
+
+
+def _write_at(fd: int, data: bytes, at: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, at)
+        view, at = view[written:], at + written
+
+
+def _parcel(blob: Any) -> int:
+    """A memfd with a call that is too large for a message."""
+    fd = os.memfd_create("woflo-call", os.MFD_CLOEXEC)
+    try:
+        _write_at(fd, blob, 0)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _send_with(sender: Any, packet: bytes, fd: int) -> None:
+    from array import array
+
+    sender.sendmsg([packet], [(1, 1, array("i", [fd]))])

@@ -1,0 +1,379 @@
+"""A warm worker's side: take a message, run its calls, publish each result, and again.
+
+    queue ─→ message ─→ unit? ─→ call ─→ bytes into the region, then its end ─→ … ─→ DONE, bell ─→ state put back
+
+Rules. 1: a call begins only with a unit in hand, and the next unit is taken only when the result before is public.
+2: it never waits for its parent: the queue is the only thing that it sleeps on. 3: its channel is its lifeline, as in
+`_worker`: the parent never writes to it, and what is sent on it (descriptors of large results) never fills it. 4: a
+task that was asked to stop costs the worker as well: what was torn out of the middle leaves a state that nobody knows.
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+import sys
+from contextvars import copy_context
+from marshal import loads as loads_plain
+from time import monotonic_ns, sleep
+
+from woflo import _exceptions, _notify
+from woflo.errors import TaskStopped
+from woflo.result import Ok, StoppedFailure, TaskFailure, WorkerFailure
+from woflo.runners import _attempt, _process, _ring, _shipping, _worker, base
+from woflo.runners._restore import State
+from woflo.runners._ring import DONE, DIRTY, LEAVE, LEAVING, READY, SERIAL, SINCE, TAKEN, TOOK, call_number
+
+try:
+    from _pickle import dumps, loads
+except ImportError:
+    from pickle import dumps, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any, NoReturn
+
+    from woflo.runners._ring import Ring
+
+MESSAGE_BYTES = 131_072  # a message is at most so large
+_UNREAD_BYTES = 65_536  # of what it has sent on its channel: more is not sent before the parent has read
+_FEW_FUNCTIONS = 2_000  # kept at hand; then all are read anew
+_NEARLY_FULL = _ring.REGION_BYTES - 4_096  # of the region: a message ends early rather than use a memfd for each result
+NOT_READY = 72  # exit code: the initializer raised
+_dontwait = 0x40  # Linux: MSG_DONTWAIT
+_cloexec = 0x40000000  # Linux: MSG_CMSG_CLOEXEC
+
+_pid = 0
+_signals = 0  # how many SIGTERMs have come
+_armed = False  # whether SIGTERM raises TaskStopped: only while a task runs
+_call = 0  # the number of the call that runs
+_run: Any = None
+_asked = False  # whether a call was asked to stop: this worker takes no further one
+_places: tuple[_exceptions.Place, ...] = ()
+_words: Any = None
+_row = 0
+_forked = False  # in a process that a task has forked
+
+
+class _Run(base.BaseTaskRun):  # type: ignore[type-arg]
+    """A worker's copy of a run: it has the names, but can't be waited for."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_blank, name)
+
+
+_blank: Any = base.BaseTaskRun(None, (), {}, 0, None)  # type: ignore[arg-type]
+
+
+def serve(
+    ring: Ring,
+    row: int,
+    channel: Any,
+    parent: int,
+    streams: bool,
+    mask: set[Any],
+    signals: list[int],
+    libraries: list[str],
+    settings: tuple[int | None, Any, tuple[Any, ...]],
+) -> NoReturn:
+    """In a forked child: a worker's whole life.
+
+    Args:
+        ring: what it shares with the pool; the pool's end of the queue is closed here already (by the fork hook).
+        row: its number among the workers.
+        channel: its end of its channel.
+        parent: the parent's process number.
+        streams: whether stdout and stderr must be made anew (the parent had threads).
+        mask: the parent's signal mask.
+        signals: those with a Python handler in the parent.
+        libraries: those loaded that want to be told of a fork.
+        settings: max_runs_per_worker, initializer, initargs.
+    """
+    global _pid, _words, _row
+    code = 0
+    try:
+        _pid, _words, _row = os.getpid(), ring.words, ring.row(row)
+        os.setpgid(0, 0)
+        _worker.hang_on(channel, parent)
+        _worker.reset_signals(signals)
+        _signal.signal(_signal.SIGTERM, _on_term)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+        os.dup2(_process.null(), 0)
+        if sys.stdin is not None:
+            sys.stdin = _worker._empty_stdin
+        if streams:
+            _worker.renew_streams()
+        if libraries:
+            _worker._settle_libraries(libraries)
+        os.register_at_fork(after_in_child=_leave_to_the_task)
+        if _notify.observers:
+            _notify.forget_observers()
+        _process.chosen.set(None)
+        code = _Worker(ring, row, channel).live(*settings)
+    except BaseException as error:
+        _worker._say(f"woflo: a pool's worker could not go on: {_exceptions.type_name(type(error))}: {error}")
+        os._exit(70)
+    if _process.live:
+        _worker.finish_own_runs(StoppedFailure("stopped") if _asked else Ok(None))
+    if code:
+        os._exit(code)
+    _worker.leave()
+
+
+def _leave_to_the_task() -> None:
+    """In a process that a task has forked: it is no worker, and SIGTERM ends it."""
+    global _forked
+    _forked = True
+    if _signal.getsignal(_signal.SIGTERM) is _on_term:
+        try:
+            _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
+        except ValueError:  # forked by a thread of the task
+            pass
+
+
+def _on_term(_number: int, frame: FrameType | None) -> None:
+    """SIGTERM: the call that the pool names is asked to stop; one that has ended meanwhile is not there any more.
+
+    More signals than the pool has sent: somebody else means whatever runs; an idle worker leaves.
+    """
+    global _armed, _asked, _places, _signals
+    if os.getpid() != _pid:
+        _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
+        os.kill(os.getpid(), _signal.SIGTERM)
+        return
+    _signals += 1
+    if _signals <= _words[_row + _ring.ASKED] and _words[_row + _ring.STOP] != _call:
+        return
+    _asked = True
+    if _run is None:  # idle: a message that it holds is given to others
+        os.killpg(0, 9)
+    _run._stop_asked = True
+    if _armed:
+        _armed = False
+        _places = _exceptions.stack(frame)
+        raise TaskStopped
+
+
+class _Worker:
+    """The loop, and what it needs at hand."""
+
+    def __init__(self, ring: Ring, row: int, channel: Any) -> None:
+        self.ring = ring
+        self.row = row
+        self.channel = channel
+        self.functions: dict[int, Any] = {}  # tasks by their places in the memfd
+        self.runs = 0
+        self.sent = 0  # bytes on the channel since it was last looked at
+
+    def live(self, max_runs: int | None, initializer: Any, initargs: tuple[Any, ...]) -> int:
+        """Take messages until there is a reason to leave; an exit code, 0 for a quiet end."""
+        if initializer is not None:
+            try:
+                initializer(*initargs)
+            except BaseException as error:
+                self.send_descriptor(0, 0, _shipping_bytes(_initializer_failed(error)))
+                _worker.flush()
+                return NOT_READY
+        words, row = self.ring.words, self.ring.row(self.row)
+        words[row + READY] = 1
+        self.state = State()
+        self.context = copy_context()
+        self.max_runs = max_runs or sys.maxsize
+        queue, buffer = self.ring.queue, bytearray(MESSAGE_BYTES)
+        view = memoryview(buffer)
+        receive = queue.recvmsg_into
+        while True:
+            try:
+                size, ancillary, _, _ = receive([buffer], 64, _cloexec)
+            except BlockingIOError:  # nothing for long: look once more after saying so (`_pool` looks after sending)
+                if _process.live:
+                    self.look_after_own()
+                    continue
+                words[row + LEAVING] = 1
+                try:
+                    size, ancillary, _, _ = receive([buffer], 64, _cloexec | _dontwait)
+                except BlockingIOError:
+                    return 0
+                words[row + LEAVING] = 0
+            if not size:  # the pool is closed, or its process gone
+                return 0
+            slot, serial, flags, attempt, blobs = loads_plain(view[:size])  # noqa: S302 - from our own parent
+            if ancillary:
+                blobs = [self.fetch(ancillary)]
+            self.carry_out(slot, serial, flags, attempt, blobs)
+            if words[row + LEAVE] or _asked or self.runs >= self.max_runs:
+                return 0
+            try:
+                if self.state.restore():
+                    words[self.ring.head(slot) + DIRTY] = serial
+            except Exception:  # what can't be put back goes with this worker
+                return 0
+            if _process.supervisor is not None:
+                self.look_after_own()
+
+    def look_after_own(self) -> None:
+        """Runs that tasks have started here and not waited for."""
+        if _process.supervisor is not None:
+            _process.supervisor.nudge()
+
+    def fetch(self, ancillary: Any) -> Any:
+        """A call that is too large for a message lies in a memfd."""
+        fd = int.from_bytes(ancillary[0][2][:4], sys.byteorder)
+        with open(fd, "rb") as file:
+            file.seek(0)
+            return file.read()
+
+    def carry_out(self, slot: int, serial: int, flags: int, attempt: int, blobs: list[Any]) -> None:
+        """Run a message's calls, as far as there are units; all that is said about them is said before DONE."""
+        global _run, _call
+        ring = self.ring
+        words, row, head = ring.words, ring.row(self.row), ring.head(slot)
+        begin = monotonic_ns()
+        words[head + SINCE] = begin
+        words[row + SERIAL] = serial
+        words[head + TAKEN] = self.row + 1
+        if flags:
+            os.eventfd_write(ring.bell, 1)
+        ends, region, results = ring.ends[slot], ring.regions[slot], ring.results[slot]
+        acquire = ring.units[slot].acquire
+        glance, one, context = self.state.at_a_glance, self.one, self.context
+        at = 0
+        for index, blob in enumerate(blobs):
+            if words[row + LEAVE] or _asked or self.runs >= self.max_runs or not acquire(False):
+                break
+            _call = call_number(serial, index)
+            kind, data = one(blob, attempt, context)
+            self.runs += 1
+            size = len(data)
+            if at + size > _ring.REGION_BYTES:
+                data = self.send_descriptor(serial, index, data, kind)
+                kind, size = _ring.LARGE, 0
+            if size:
+                region[at : at + size] = data
+                at += size
+            ends[index] = at << 4 | kind
+            if results is not None:
+                results.release()
+            if at > _NEARLY_FULL or not glance():
+                break
+        _run, _call = None, 0
+        _worker.flush()
+        words[head + TOOK] = monotonic_ns() - begin
+        words[head + DONE] = serial
+        try:
+            os.eventfd_write(ring.bell, 1)
+        except BlockingIOError:  # it has been rung 2**64 times
+            return
+
+    def one(self, blob: Any, attempt: int, context: Any) -> tuple[int, Any]:
+        """One call: its result's kind and bytes."""
+        global _armed, _run
+        run: Any = _new(_Run)
+        run._stop_asked = False
+        run._timed_out = 0
+        run.attempt = attempt
+        result: Any = None
+        try:
+            number, run._number, run.args, run.kwargs = loads(blob)
+            if number < 0:
+                run.task, run.args, run.kwargs, _, _ = loads(run.args)
+            else:
+                run.task = self.functions.get(number) or self.learn(number)
+        except BaseException as error:
+            run.task, run._number = _unknown, 0
+            result = _shipping.broken_call(error)
+        else:
+            _run = run
+            try:
+                _armed = True
+                result = context.copy().run(_attempt.attempt, run)
+                _armed = False
+            except TaskStopped:  # between the task's last instruction and this one's
+                _armed = False
+            if _forked:  # this process was forked by the task and has come to its end: only the worker has results
+                _worker._end_as_a_fork(result)
+            run.args, run.kwargs = (), {}
+        if result is None:
+            result = StoppedFailure("stopped")
+        if result.__class__ is Ok and result.value is None:
+            return _ring.NONE, b""
+        return encode(result)
+
+    def learn(self, number: int) -> Any:
+        """The task whose pickle begins at this place of the memfd."""
+        functions = self.ring.functions
+        size = int.from_bytes(os.pread(functions, 8, number), "little")
+        parts, at = [], number + 8
+        while size:
+            part = os.pread(functions, min(size, 1 << 30), at)
+            parts.append(part)
+            at += len(part)
+            size -= len(part)
+        if len(self.functions) >= _FEW_FUNCTIONS:
+            self.functions.clear()
+        task = self.functions[number] = loads(b"".join(parts))[0]
+        return task
+
+    def send_descriptor(self, serial: int, index: int, data: Any, kind: int = _ring.FAILURE) -> Any:
+        """Put a result into a memfd and send its descriptor; the parent looks for it when it sees the entry."""
+        from array import array
+
+        while _shipping.unread(self.channel) > _UNREAD_BYTES:  # never fill it: see `_worker`
+            sleep(0.001)
+        fd = os.memfd_create("woflo-result", os.MFD_CLOEXEC)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view[: 1 << 30]) :]
+            header = b"".join(part.to_bytes(8, "little") for part in (serial, index, kind))
+            self.channel.sendmsg([header], [(1, 1, array("i", [fd]))])
+        finally:
+            os.close(fd)
+        return b""
+
+
+_new = object.__new__
+_unknown: Any = None  # what a call's task is if the call can't be read
+
+
+def encode(result: Any) -> tuple[int, Any]:
+    """A result's kind and bytes."""
+    if result.__class__ is Ok:
+        try:
+            return _ring.OK, _dumps(result.value)
+        except BaseException as error:
+            result = _shipping._unpicklable(result.value, error)
+    if type(result) is StoppedFailure:
+        return _ring.STOPPED, _shipping.dumps_plain(_places)
+    return _ring.FAILURE, _shipping_bytes(result)
+
+
+def _shipping_bytes(failure: Any) -> bytes:
+    try:
+        return _dumps(failure)
+    except BaseException:
+        plain = TaskFailure(_exceptions.safe_str(failure))
+        plain.__cause__ = failure.__cause__
+        return _dumps(plain)
+
+
+def _dumps(value: object) -> bytes:
+    try:
+        return dumps(value, 5)
+    except BaseException as first:
+        try:
+            import cloudpickle
+
+            return bytes(cloudpickle.dumps(value, 5))
+        except BaseException as second:
+            raise first from (None if type(first) is type(second) else second)
+
+
+def _initializer_failed(error: BaseException) -> WorkerFailure:
+    text = f"the pool's initializer raised {_exceptions.type_name(type(error))}: {_exceptions.safe_str(error)}"
+    failure = WorkerFailure(text)
+    failure.__cause__ = error.with_traceback(_exceptions.skip_ours(error.__traceback__))
+    return failure

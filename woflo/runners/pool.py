@@ -1,0 +1,353 @@
+"""PoolTaskRun: a warm worker, leased for one run at a time.
+
+How calls reach workers and come back is in `_pool`, what a worker does in `_pool_worker`. Here is what results and
+deaths mean for a run, and the straight way of a simple call.
+"""
+
+from __future__ import annotations
+
+import os
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from woflo import _notify
+from woflo.errors import UsageError
+from woflo.result import Failure, Ok, StoppedFailure, WorkerFailure
+from woflo.runners import _attempt, _death, _inputs, _pool, _process, _ring, _shipping, _supervisor
+from woflo.runners.base import BaseTaskRun
+
+try:
+    from _pickle import dumps
+except ImportError:
+    from pickle import dumps
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable
+    from typing import Any, ClassVar, Self, TypeVar
+
+    from woflo.runners._pool import Function, Hand, Pool
+    from woflo.task import Task
+
+    R = TypeVar("R", covariant=True)  # noqa: PLC0105
+else:
+    from woflo._generic import R
+
+__all__ = ["PoolTaskRun"]
+
+_PLAIN = _inputs.PLAIN
+_new = object.__new__
+_NONE: dict[str, Any] = {}
+_made: list[type[PoolTaskRun[Any]]] = []  # the classes that have a pool
+
+
+class PoolTaskRun(BaseTaskRun[R]):
+    """A run on a warm worker: a process that is kept and carries out one call after the other (Linux).
+
+    Call and result travel by pickle: arguments as they are at the call, the function once per pool, by name or by
+    value with the globals that it names as they are then. Worker processes are forked at the first calls, end after ten seconds
+    without work, and end with this process in any case. One that dies, is stopped or takes too long costs the run that it was at,
+    and is replaced. What a task leaves changed (working directory, umask, signal handlers, environment, streams,
+    recursion limit, seeded random numbers) is put back before the worker takes its next message of calls.
+
+    Attributes:
+        workers: how many processes at most; None: as many as this process has cores, at least two. A run beyond that is
+            pending until one is free.
+        max_runs_per_worker: a worker is replaced after so many runs; None: never.
+        initializer: called in each new worker with `initargs`, before its first run.
+        initargs: its arguments; they and the initializer are inherited, not pickled.
+    """
+
+    _pumped: ClassVar[bool] = True
+    _keeps_time = True
+    _settings: ClassVar[tuple[str, ...]] = ("workers", "max_runs_per_worker", "initializer", "initargs")
+    _pool: ClassVar[Pool | None] = None
+    workers: ClassVar[int | None] = None
+    max_runs_per_worker: ClassVar[int | None] = None
+    initializer: ClassVar[Callable[..., object] | None] = None
+    initargs: ClassVar[tuple[Any, ...]] = ()
+
+    __slots__ = ("_blob", "_flags", "_function")
+    if TYPE_CHECKING:
+        args: tuple[Any, ...]
+        kwargs: dict[str, Any]
+    _blob: bytes | None  # the call, pickled
+    _flags: int
+    _function: Function
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._pool = None  # workers are not shared between classes
+
+    @classmethod
+    def submit(
+        cls, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[BaseTaskRun[Any]]
+    ) -> Self:
+        pool = cls._pool
+        if (
+            inputs
+            or pool is None
+            or not task.simple
+            or _notify.listening
+            or _process.closed
+            or (function := pool.functions.get(id(task))) is None
+            or function.number < 0
+        ):
+            return super().submit(task, args, kwargs, inputs)
+        for one in args:
+            if one.__class__ not in _PLAIN:
+                return super().submit(task, args, kwargs, inputs)
+        if kwargs:
+            return super().submit(task, args, kwargs, inputs)
+        # the straight way: plain arguments, no retries, no time-out, nobody listening; what it doesn't set reads as in `_blank`
+        run = _new(cls)
+        run._number = number = next(task.numbers)
+        run._blob = blob = dumps((function.number, number, args, _NONE), 5)
+        run.task = task
+        run.args = args
+        run.kwargs = kwargs
+        run._owner = _process.mark
+        run._phase = "running"
+        run._function = function
+        run._attended = run._stop_asked = False
+        run._timed_out = run._flags = 0
+        run._result = run._waiters = run._dependents = run._callbacks = None
+        if len(blob) > _pool._MESSAGE_BYTES:
+            run._flags = _pool.ALONE
+        try:
+            _process.live.add(run)
+            pool.staged.append(run)
+            if len(pool.staged) >= pool.want:
+                pool.advance()
+        except BaseException:  # Ctrl-C: it may have begun, and nobody has it to stop it
+            if run._result is None:
+                run.stop(wait=False)
+            raise
+        return run
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(_blank, name)
+
+    # ------------------------------------------------------------------ starting
+
+    def _prepare_pending(self) -> None:
+        """Nothing of the caller's is needed later: it is another process that runs the call."""
+
+    def _begin(self) -> None:
+        self._start_attempt()
+
+    def _start_attempt(self) -> None:
+        pool = _pool_of(type(self))
+        self._pack(pool)
+        self._started = self._ended = 0.0
+        self._phase = "running"
+        late = self.task.timeout is not None or _notify.listening
+        alone = late or self.attempt > 1 or len(self._blob or b"") > _pool._MESSAGE_BYTES
+        self._flags = (_pool.NOTICE if late else 0) | (_pool.ALONE if alone else 0)
+        if _notify.listening:
+            _notify.pending(self)
+        if not self.task.simple or _notify.listening or self._callbacks:
+            self._attend()
+        pool.staged.append(self)
+        pool.advance()
+
+    def _pack(self, pool: Pool) -> None:
+        """Pickle the call, unless an earlier attempt has.
+
+        Raises:
+            UsageError: an argument can't be pickled.
+        """
+        if getattr(self, "_blob", None) is not None:
+            return
+        function = self._function = pool.function(self.task, self)
+        if function.number < 0:  # its first call carries the function with it
+            self._blob = dumps((-1, self._number, _shipping.dump_call(self), _NONE), 5)
+            return
+        call = (function.number, self._number, self.args, self.kwargs)
+        try:
+            blob = dumps(call, 5)
+        except Exception:
+            blob = b"__main__"
+        if b"__main__" in blob:  # the worker's own __main__ may be older than what is named
+            try:
+                blob = _shipping._by_value(call)
+            except Exception as error:
+                raise _shipping._cannot_travel(self, error) from error
+        self._blob = blob
+
+    def _begun(self, pid: int, since: float) -> None:
+        """The worker has begun with it. The pool's lock is held."""
+        self.pid = pid
+        self._started = since
+        if _notify.listening:
+            _process.news.append(lambda: _notify.started(self))
+        limit = self.task.timeout
+        if limit is not None and self._result is None:
+            attempt = self.attempt
+            left = max(0.0, since + limit - monotonic())
+            self._clock = _process.timers().call_later(left, lambda: self._overdue(attempt))
+
+    # ------------------------------------------------------------------ ending
+
+    def _take(self, bundle: Any, index: int, kind: int, data: bytes) -> None:
+        """What became of the attempt: a result's kind and bytes, or how its worker ended."""
+        self.pid = bundle.pid or self.pid
+        self._started = self._started or bundle.since
+        result: Any
+        if kind == _ring.LARGE:
+            kind, data = _read(*bundle.large.get(index, (_pool.FAILED, -1)))
+        if kind == _pool.DROPPED:
+            self._settle(self._named(StoppedFailure("stopped before it was started")))
+            return
+        if kind == _pool.DIED:
+            hand, status = bundle.death
+            timed_out = self._timed_out == self.attempt
+            result = _death.failure(self, status, timed_out=timed_out, left_group=hand.left_group)
+            if hand.strays:
+                _death.name_strays(self, hand.strays, result)
+        elif kind == _pool.FAILED:
+            failure = bundle.death or WorkerFailure("its result was lost")
+            result = self._named(WorkerFailure(failure.message, errno=failure.errno))
+        elif kind == _ring.NONE:
+            result = Ok(None)
+        else:
+            try:
+                result = self._meaning(kind, data)
+            except KeyboardInterrupt as error:
+                self.finish(self._named(_shipping.broken_result(error)))
+                raise
+            except BaseException as error:
+                result = self._named(_shipping.broken_result(error))
+        if self._stop_asked and isinstance(result, StoppedFailure):
+            self._settle(result)
+            return
+        self.finish(result)
+
+    def _meaning(self, kind: int, data: bytes) -> Any:
+        if kind == _ring.OK:
+            return Ok(_shipping.loads(data))
+        if kind == _ring.FAILURE:
+            return self._named(_shipping.loads(data))
+        if self._timed_out == self.attempt:
+            return _attempt.late(self, monotonic() - self._started, _shipping.loads_plain(data))  # noqa: S302 - our own worker's
+        if self._stop_asked:
+            return self._named(StoppedFailure("stopped"))
+        return self._named(WorkerFailure("the worker was ended by a SIGTERM from outside", signal="SIGTERM"))
+
+    def _settle(self, result: Any) -> None:
+        super()._settle(result)
+        self._blob = None
+
+    def _end_attempt(self, grace: float) -> None:
+        pool = type(self)._pool
+        if pool is not None:
+            pool.end(self, grace)
+
+    def _wait_until_gone(self, seconds: float) -> None:
+        pool = type(self)._pool
+        hand = None if pool is None else pool.hand_of(self)
+        if hand is not None and not hand.gone:
+            _supervisor.get().settle(monotonic() + seconds, hand)
+
+    # ------------------------------------------------------------------ waiting
+
+    @property
+    def state(self) -> str:
+        """pending, running, retrying (between two attempts), succeeded, failed or stopped."""
+        state = super().state
+        return "pending" if state == "running" and not self._started else state
+
+    def _look(self) -> None:
+        if self._owner is not _process.mark:
+            return
+        supervisor = _supervisor.existing()
+        if supervisor is not None:
+            supervisor.nudge()
+        pool = type(self)._pool
+        if self._result is None and pool is not None:
+            if pool._bundles:
+                pool.tell()
+            if self._result is None and not self._started:
+                pool.look_at(self)
+
+    def _attend(self) -> None:
+        if self._result is None and self._owner is _process.mark:
+            _supervisor.get().attend(self)
+
+    def _attach(self, loop: AbstractEventLoop) -> Callable[[], None] | None:
+        try:
+            return _supervisor.get().attach(loop)
+        except NotImplementedError:  # a loop that can't watch descriptors: the background thread drives
+            _supervisor.get().attend(self)
+            return None
+
+    def _forget(self) -> None:
+        if self._attended:
+            super()._forget()
+
+    @classmethod
+    def _check_setting(cls, name: str, value: Any) -> None:
+        if name in {"workers", "max_runs_per_worker"} and value is not None and (type(value) is not int or value < 1):
+            raise UsageError(f"{name} must be a whole number from 1 up, or None, not {value!r}")
+        if name == "initializer" and value is not None and not callable(value):
+            raise UsageError(f"initializer must be a function or None, not {value!r}")
+        if name == "initargs" and not isinstance(value, tuple):
+            raise UsageError(f"initargs must be a tuple, not {value!r}")
+
+
+_blank: Any = BaseTaskRun(None, (), {}, 0, None)  # type: ignore[arg-type]
+
+
+def _pool_of(runner: type[PoolTaskRun[Any]]) -> Pool:
+    """The class's pool, made at its first call.
+
+    Raises:
+        UsageError: this system has not what a pool is made of.
+    """
+    pool = runner._pool
+    settings = runner.workers, runner.max_runs_per_worker, runner.initializer, runner.initargs
+    if pool is not None and pool.setting == settings:
+        return pool
+    if not _ring.supported:
+        raise UsageError("PoolTaskRun needs Linux; use MultiprocessTaskRun")
+    for name, value in zip(PoolTaskRun._settings, settings, strict=True):
+        PoolTaskRun._check_setting(name, value)
+    size = runner.workers or max(2, len(os.sched_getaffinity(0)))
+    if _pool_worker_here():
+        size = 1  # a pool in a pool's worker: nesting must not multiply
+    _process.on_fork(_forget)
+    fresh = _pool.Pool(size, *settings[1:])
+    fresh.setting = settings
+    if pool is not None:
+        pool.retire()
+    runner._pool = fresh
+    _made.append(runner)
+    return fresh
+
+
+def _pool_worker_here() -> bool:
+    from woflo.runners import _pool_worker
+
+    return bool(_pool_worker._pid)
+
+
+def _forget() -> None:
+    """In a forked child: the workers are the parent's."""
+    for runner in _made:
+        _kept.append(runner._pool)
+        runner._pool = None
+    _made.clear()
+
+
+_kept: list[Any] = []
+
+
+def _read(kind: int, fd: int) -> tuple[int, bytes]:
+    """A large result out of its memfd."""
+    if fd < 0:
+        return kind, b""
+    with open(fd, "rb") as file:
+        file.seek(0)
+        return kind, file.read()
