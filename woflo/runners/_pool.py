@@ -61,10 +61,8 @@ except ImportError:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Container
     from typing import Any
-
-    from woflo.runners.base import BaseTaskRun
 
 _CLOEXEC = 0x40000000  # Linux: MSG_CMSG_CLOEXEC
 _BUDGET_NS = 1_000_000  # predicted run time of a message: what a short call may have to wait behind
@@ -251,7 +249,7 @@ class Pool:
         staged, out = self.staged, self._out
         most = 2 * self.workers
         while staged and len(out) < most:
-            if staged[0]._result is not None:  # it was stopped
+            if staged[0]._flags & GONE:  # it was stopped
                 staged.popleft()
                 continue
             number = self._batch(worth=not eager and len(out) >= self.workers)
@@ -521,14 +519,17 @@ class Pool:
                 self._harvest(message)
                 self._give_back(message)
 
-    def _look_at_stale(self) -> None:
-        """Free the slots of empty messages that can't be in anybody's hand any more. Needs the lock."""
+    def _look_at_stale(self, drained: Container[int] = ()) -> None:
+        """Free the slots of empty messages that can't be in anybody's hand any more. Needs the lock.
+
+        A worker that has taken a later message doesn't hold an earlier one.
+        """
         words, ring = self._ring.words, self._ring
-        serials = [words[ring.row(row) + SERIAL] for row in self._hands]
+        earliest = min((words[ring.row(row) + SERIAL] for row in self._hands), default=sys.maxsize)
         kept = []
         for message, since in self._stale:
-            taken_by_all = bool(serials) and min(serials) > since
-            if words[ring.head(message.slot) + DONE] == message.serial or taken_by_all:
+            done = words[ring.head(message.slot) + DONE] == message.serial
+            if done or message.serial in drained or earliest > since:
                 self._free.append(message.slot)
             else:
                 kept.append((message, since))
@@ -632,6 +633,7 @@ class Pool:
                 lost += message.runs[message.seen :]
                 del self._out[message.serial]
                 self._free.append(message.slot)
+        del self._hands[hand.row]
         self._recall()
         hand.look_at_group()
         status = hand.reap()
@@ -643,13 +645,16 @@ class Pool:
             self._initializer_failed(hand)
         self.supervisor.guests.pop(hand.process_key, None)
         self.supervisor._poller.remove_process(hand.process_key)
-        del self._hands[hand.row]
         hand.close()
         if not self._hands and not self._out and (not self.staged or self._closing):
             self._dispose()
 
     def _recall(self) -> None:
-        """Stage all messages again that nobody has taken: one may have been in a dead worker's hand. Needs the lock."""
+        """Stage all messages again that nobody has taken: one may have been in a dead worker's hand. Needs the lock.
+
+        What is still in the queue is taken out of it, so that what is left is in somebody's hand: a living worker's,
+        that will take it in a moment and find no unit, or the dead one's.
+        """
         ring = self._ring
         for message in reversed(list(self._out.values())):
             if not ring.words[ring.head(message.slot) + TAKEN]:
@@ -657,6 +662,9 @@ class Pool:
                 if not message.runs:
                     del self._out[message.serial]
                     self._stale.append((message, self._serial))
+        drained = ring.drain()
+        if drained or self._stale:
+            self._look_at_stale(drained)
 
     def _initializer_failed(self, hand: Hand) -> None:
         """No worker can be had: what waits for one fails with the reason. Needs the lock."""
@@ -702,18 +710,22 @@ class Pool:
             found = self._find(run)
             if found is None:
                 if run._result is None and not any(run in one.runs for one in (*self._bundles, *self._telling)):
-                    bundle = Bundle([run], [DROPPED], b"")  # `_flush` passes over what has ended
-                    self._bundles.append(bundle)
+                    self._drop(run)
             else:
                 message, index = found
                 self._harvest(message)
                 self._give_back(message)
                 if index >= len(message.runs):
-                    self._bundles.append(Bundle([run], [DROPPED], b""))
+                    self._drop(run)
                 elif index >= message.seen:
                     self._stop(message, index, grace)
             self._step(eager=True)
         self.tell()
+
+    def _drop(self, run: Any) -> None:
+        """A staged run was stopped: `_flush` passes over it. Needs the lock."""
+        run._flags |= GONE
+        self._bundles.append(Bundle([run], [DROPPED], b""))
 
     def _find(self, run: Any) -> tuple[Message, int] | None:
         for message in self._out.values():
@@ -814,7 +826,7 @@ class Pool:
 
 
 DIED, DROPPED, FAILED = 13, 14, 15  # what else a bundle may tell of a run, beside the kinds of `_ring`
-ALONE, NOTICE = 1, 2  # flags of a run: it has a message of its own; it wants to know when it begins
+ALONE, NOTICE, GONE = 1, 2, 4  # flags of a run: has a message of its own; wants to know when it begins; was stopped
 _STAGE = 128
 _WORTH = 32
 _IDLE_SECONDS = 10.0  # a worker without work ends after this; starting one costs a millisecond

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from woflo.runners._ring import Ring
 
-MESSAGE_BYTES = 131_072  # a message is at most so large
 _UNREAD_BYTES = 65_536  # of what it has sent on its channel: more is not sent before the parent has read
 _FEW_FUNCTIONS = 2_000  # kept at hand; then all are read anew
 _NEARLY_FULL = _ring.REGION_BYTES - 4_096  # of the region: a message ends early rather than use a memfd for each result
@@ -182,7 +181,7 @@ class _Worker:
         self.state = State()
         self.context = copy_context()
         self.max_runs = max_runs or sys.maxsize
-        queue, buffer = self.ring.queue, bytearray(MESSAGE_BYTES)
+        queue, buffer = self.ring.queue, bytearray(_ring.MESSAGE_BYTES)
         view = memoryview(buffer)
         receive = queue.recvmsg_into
         while True:

@@ -193,6 +193,13 @@ class PoolTaskRun(BaseTaskRun[R]):
 
     def _take(self, bundle: Any, index: int, kind: int, data: bytes) -> None:
         """What became of the attempt: a result's kind and bytes, or how its worker ended."""
+        try:
+            self._take_in(bundle, index, kind, data)
+        finally:
+            if self._result is not None and not self._flags & _pool.GONE:  # else it may be staged still
+                self._blob = None
+
+    def _take_in(self, bundle: Any, index: int, kind: int, data: bytes) -> None:
         self.pid = bundle.pid or self.pid
         self._started = self._started or bundle.since
         result: Any
@@ -235,10 +242,6 @@ class PoolTaskRun(BaseTaskRun[R]):
         if self._stop_asked:
             return self._named(StoppedFailure("stopped"))
         return self._named(WorkerFailure("the worker was ended by a SIGTERM from outside", signal="SIGTERM"))
-
-    def _settle(self, result: Any) -> None:
-        super()._settle(result)
-        self._blob = None
 
     def _end_attempt(self, grace: float) -> None:
         pool = type(self)._pool
