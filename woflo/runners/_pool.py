@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 _CLOEXEC = 0x40000000  # Linux: MSG_CMSG_CLOEXEC
 _BUDGET_NS = 1_000_000  # predicted run time of a message: what a short call may have to wait behind
 _MEASURED = 4  # calls of a function that go alone before any goes with others
-_MESSAGE_BYTES = 32_768  # of calls in a message; more in one call: a memfd
+MESSAGE_BYTES = 32_768  # of calls in a message; more in one call: a memfd
 _TICK_SECONDS = 0.001  # between two looks at messages that may have got stuck
 _FUNCTIONS = 4_000  # known at once; what is called beyond that carries its function with it
 
@@ -75,15 +75,15 @@ _FUNCTIONS = 4_000  # known at once; what is called beyond that carries its func
 class Function:
     """A task as the pool knows it: where its pickle lies, and how long its calls take."""
 
-    __slots__ = ("alone", "calls", "fresh", "mean_ns", "number", "task")
+    __slots__ = ("alone", "calls", "mean_ns", "number", "pool", "task")
 
-    def __init__(self, number: int, task: Any) -> None:
-        self.number = number
+    def __init__(self, pool: Pool, number: int, task: Any) -> None:
+        self.pool = pool
+        self.number = number  # where its pickle begins; negative: it is not kept yet
         self.task = task  # a weak reference
         self.calls = 0  # measured
         self.mean_ns = 0
         self.alone = False  # it leaves its worker's state changed: never together with others
-        self.fresh = b""
 
     def short(self) -> bool:
         """Whether its calls may go together with others."""
@@ -119,7 +119,7 @@ class Message:
 class Bundle:
     """Results that were collected and are to be told."""
 
-    __slots__ = ("begin", "data", "death", "ends", "large", "next", "pid", "runs", "since")
+    __slots__ = ("begin", "data", "death", "ends", "large", "next", "pid", "runs", "since", "until")
 
     def __init__(self, runs: list[Any], ends: list[int], data: Any) -> None:
         self.runs = runs
@@ -128,6 +128,7 @@ class Bundle:
         self.begin = 0  # where they begin in the region
         self.next = 0  # the first that has not been told
         self.since = 0.0  # when the message was taken (monotonic, seconds)
+        self.until = 0.0  # as if each call had had its share of the time
         self.pid: int | None = None
         self.large: dict[int, tuple[int, int]] = {}  # kind and descriptor of what lies in memfds
         self.death: Any = None  # the hand and its exit status, or a failure
@@ -203,7 +204,7 @@ class Pool:
         found = self.functions.get(id(task))
         if found is None:
             key, functions = id(task), self.functions
-            found = functions[key] = Function(-1, ref(task, lambda _: functions.pop(key, None)))
+            found = functions[key] = Function(self, -1, ref(task, lambda _: functions.pop(key, None)))
         elif found.number < 0 and len(self.functions) < _FUNCTIONS:
             self._keep(found, task, run)
         return found
@@ -223,14 +224,14 @@ class Pool:
                     _write_at(self._ring.functions, record, number)
                 function.number = number
 
-    def advance(self, *, eager: bool = False) -> None:
+    def advance(self) -> None:
         """Collect what there is and send what may go; called by whoever submits, in any thread."""
         with self.supervisor.lock:
-            self._step(eager=eager)
+            self._step()
         if self._bundles:
             self.tell()
 
-    def _step(self, *, eager: bool) -> None:
+    def _step(self) -> None:
         """Collect and send. Needs the lock."""
         if self._busy:  # a signal handler has called a task in the middle of it
             return
@@ -239,12 +240,12 @@ class Pool:
             if self._ring is not None:
                 self._collect()
             if not self._closing:
-                self._flush(eager=eager)
+                self._flush()
             self._arrange()
         finally:
             self._busy = False
 
-    def _flush(self, *, eager: bool) -> None:
+    def _flush(self) -> None:
         """Send batches while there is room. Needs the lock."""
         staged, out = self.staged, self._out
         most = 2 * self.workers
@@ -252,7 +253,7 @@ class Pool:
             if staged[0]._flags & GONE:  # it was stopped
                 staged.popleft()
                 continue
-            number = self._batch(worth=not eager and len(out) >= self.workers)
+            number = self._batch(self.workers - len(out))
             if not number:
                 break
             if self._ring is None:
@@ -265,23 +266,24 @@ class Pool:
                 break
         self._staff()
         if len(out) >= most:
-            self.want = len(staged) + _STAGE
+            self.want = len(staged) + CALLS
         elif self._quick and len(out) >= self.workers:
-            self.want = max(len(staged) + 1, _STAGE)
+            self.want = max(len(staged) + 1, CALLS)
         else:
             self.want = 1
 
-    def _batch(self, *, worth: bool) -> int:
-        """How many of the staged calls go together now; 0 if it is not worth a message yet."""
+    def _batch(self, idle: int) -> int:
+        """How many of the staged calls go together now; 0 if it is not worth a message yet.
+
+        As long as workers are idle they share what there is; beyond that only full messages are sent ahead.
+        """
         staged = self.staged
         first = staged[0]
         function = first._function
         self._quick = function.short() and not first._flags
         if not self._quick:
             return 1
-        limit = min(CALLS, 1 + len(staged) // self.workers)
-        if worth and limit < _WORTH:
-            return 0
+        limit = min(CALLS, 1 + (len(staged) - 1) // idle) if idle > 0 else CALLS
         number = spent = size = 0
         mean = function.mean_ns
         for run in islice(staged, limit):
@@ -292,9 +294,11 @@ class Pool:
                     break
             spent += mean
             size += len(run._blob)
-            if spent > _BUDGET_NS or size > _MESSAGE_BYTES or run._flags:
+            if spent > _BUDGET_NS or size > MESSAGE_BYTES or run._flags:
                 break
             number += 1
+        if idle <= 0 and number == len(staged) < CALLS and spent < _BUDGET_NS // 2:
+            return 0
         return max(number, 1)
 
     def _send(self, runs: list[Any]) -> bool:
@@ -317,7 +321,7 @@ class Pool:
         try:
             for _ in runs:
                 release()
-            if len(blobs[0]) > _MESSAGE_BYTES:
+            if len(blobs[0]) > MESSAGE_BYTES:
                 parcel, blobs = _parcel(blobs[0]), []
             attempt = first.attempt if first._flags else 1
             packet = dumps_plain((slot, message.serial, int(not message.shown), attempt, blobs))
@@ -362,7 +366,7 @@ class Pool:
             for hand in list(self._hands.values()):
                 if hand.process_key == key:
                     self._bury(hand)
-        self._step(eager=True)
+        self._step()
         if self._bundles:
             _process.news.append(self.tell)
 
@@ -424,6 +428,7 @@ class Pool:
         hand = self._hands.get(words[at + TAKEN] - 1)
         bundle.pid = None if hand is None else hand.pid
         bundle.since = words[at + SINCE] / 1e9
+        bundle.until = bundle.since + (words[at + TOOK] or monotonic_ns() - words[at + SINCE]) / 1e9 / (seen + number)
         if _ring.LARGE in {end & 15 for end in ends} and hand is not None:
             bundle.large = {
                 index - seen: what for (serial, index), what in hand.parcels().items() if serial == message.serial
@@ -496,7 +501,7 @@ class Pool:
             self._timer = None
             if self._ring is not None:
                 self._unstick()
-            self._step(eager=True)
+            self._step()
         self.tell()
 
     def _unstick(self) -> None:
@@ -719,7 +724,7 @@ class Pool:
                     self._drop(run)
                 elif index >= message.seen:
                     self._stop(message, index, grace)
-            self._step(eager=True)
+            self._step()
         self.tell()
 
     def _drop(self, run: Any) -> None:
@@ -789,9 +794,6 @@ class Pool:
 
     # ------------------------------------------------------------------ the end
 
-    def retire(self) -> None:
-        """The class has other settings now: what is here is done, and the workers leave when they are idle."""
-
     def close(self) -> None:
         """Have the workers leave: the program ends. Needs the lock."""
         if self._ring is not None and not self._closing:
@@ -827,8 +829,6 @@ class Pool:
 
 DIED, DROPPED, FAILED = 13, 14, 15  # what else a bundle may tell of a run, beside the kinds of `_ring`
 ALONE, NOTICE, GONE = 1, 2, 4  # flags of a run: has a message of its own; wants to know when it begins; was stopped
-_STAGE = 128
-_WORTH = 32
 _IDLE_SECONDS = 10.0  # a worker without work ends after this; starting one costs a millisecond
 _ZEROS = memoryview(bytes(4 * CALLS)).cast("I")
 _NONE_OK: Any = Ok(None)
@@ -841,7 +841,7 @@ def _tell(bundle: Bundle) -> None:
 
     runs, ends, data = bundle.runs, bundle.ends, bundle.data
     start = (ends[bundle.next - 1] >> 4) - bundle.begin if bundle.next else 0
-    started, listening = bundle.since, _notify.listening
+    started, ended, listening = bundle.since, bundle.until, _notify.listening
     live = _process.live
     for index in range(bundle.next, len(runs)):
         run, end = runs[index], ends[index]
@@ -863,7 +863,8 @@ def _tell(bundle: Bundle) -> None:
                     continue
                 ok = _new(Ok)
                 ok.value = value
-            run._started = run._ended = started
+            run._started = started
+            run._ended = ended
             run._result = ok
             run.args = run.kwargs = run._blob = None
             live.discard(run)

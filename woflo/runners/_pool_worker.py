@@ -164,8 +164,8 @@ class _Worker:
         self.row = row
         self.channel = channel
         self.functions: dict[int, Any] = {}  # tasks by their places in the memfd
+        self.straight: dict[int, Any] = {}  # those of them that need nothing but to be called
         self.runs = 0
-        self.sent = 0  # bytes on the channel since it was last looked at
 
     def live(self, max_runs: int | None, initializer: Any, initargs: tuple[Any, ...]) -> int:
         """Take messages until there is a reason to leave; an exit code, 0 for a quiet end."""
@@ -226,8 +226,11 @@ class _Worker:
             return file.read()
 
     def carry_out(self, slot: int, serial: int, flags: int, attempt: int, blobs: list[Any]) -> None:
-        """Run a message's calls, as far as there are units; all that is said about them is said before DONE."""
-        global _run, _call
+        """Run a message's calls, as far as there are units; all that is said about them is said before DONE.
+
+        The units of a message that holds a call which is to be stopped are taken back before the signal is sent.
+        """
+        global _run, _call, _armed
         ring = self.ring
         words, row, head = ring.words, ring.row(self.row), ring.head(slot)
         begin = monotonic_ns()
@@ -236,16 +239,46 @@ class _Worker:
         words[head + TAKEN] = self.row + 1
         if flags:
             os.eventfd_write(ring.bell, 1)
+        if words[row + LEAVE]:
+            blobs = []
+        elif len(blobs) > self.max_runs - self.runs:
+            blobs = blobs[: self.max_runs - self.runs]
         ends, region, results = ring.ends[slot], ring.regions[slot], ring.results[slot]
-        acquire = ring.units[slot].acquire
-        glance, one, context = self.state.at_a_glance, self.one, self.context
+        acquire, glance = ring.units[slot].acquire, self.state.at_a_glance
+        straight, fresh = self.straight.get, self.context.copy
         at = 0
-        for index, blob in enumerate(blobs):
-            if words[row + LEAVE] or _asked or self.runs >= self.max_runs or not acquire(False):
+        index = -1
+        _call = call_number(serial, -1)
+        for blob in blobs:
+            if not acquire(False):
                 break
-            _call = call_number(serial, index)
-            kind, data = one(blob, attempt, context)
-            self.runs += 1
+            index += 1
+            _call += 1
+            try:
+                number, order, args, kwargs = loads(blob)
+                task = straight(number)
+            except BaseException:
+                task = None
+            if task is None:
+                kind, data = self.one(blob, attempt)
+            else:  # as `one` does it, without what such a task doesn't need
+                _run = run = _new(_Run)
+                run.task = task
+                run._number = order
+                run.args = args
+                run.kwargs = kwargs
+                run.attempt = attempt
+                run._stop_asked = False
+                run._timed_out = 0
+                try:
+                    _armed = True
+                    value = fresh().run(_enter, run, task.fn, args, kwargs)
+                    _armed = False
+                except BaseException as error:
+                    _armed = False
+                    kind, data = self.end_of(_attempt.failure_from(run, error))
+                else:
+                    kind, data = (_ring.NONE, b"") if value is None and not _forked else self.end_of(Ok(value))
             size = len(data)
             if at + size > _ring.REGION_BYTES:
                 data = self.send_descriptor(serial, index, data, kind)
@@ -256,9 +289,10 @@ class _Worker:
             ends[index] = at << 4 | kind
             if results is not None:
                 results.release()
-            if at > _NEARLY_FULL or not glance():
+            if _asked or at > _NEARLY_FULL or not glance():
                 break
         _run, _call = None, 0
+        self.runs += index + 1
         _worker.flush()
         words[head + TOOK] = monotonic_ns() - begin
         words[head + DONE] = serial
@@ -267,8 +301,8 @@ class _Worker:
         except BlockingIOError:  # it has been rung 2**64 times
             return
 
-    def one(self, blob: Any, attempt: int, context: Any) -> tuple[int, Any]:
-        """One call: its result's kind and bytes."""
+    def one(self, blob: Any, attempt: int) -> tuple[int, Any]:
+        """One call of any kind: its result's kind and bytes."""
         global _armed, _run
         run: Any = _new(_Run)
         run._stop_asked = False
@@ -288,15 +322,17 @@ class _Worker:
             _run = run
             try:
                 _armed = True
-                result = context.copy().run(_attempt.attempt, run)
+                result = self.context.copy().run(_attempt.attempt, run)
                 _armed = False
             except TaskStopped:  # between the task's last instruction and this one's
                 _armed = False
-            if _forked:  # this process was forked by the task and has come to its end: only the worker has results
-                _worker._end_as_a_fork(result)
             run.args, run.kwargs = (), {}
-        if result is None:
-            result = StoppedFailure("stopped")
+        return self.end_of(StoppedFailure("stopped") if result is None else result)
+
+    def end_of(self, result: Any) -> tuple[int, Any]:
+        """A result's kind and bytes."""
+        if _forked:  # this process was forked by the task and has come to its end: only the worker has results
+            _worker._end_as_a_fork(result)
         if result.__class__ is Ok and result.value is None:
             return _ring.NONE, b""
         return encode(result)
@@ -313,7 +349,10 @@ class _Worker:
             size -= len(part)
         if len(self.functions) >= _FEW_FUNCTIONS:
             self.functions.clear()
+            self.straight.clear()
         task = self.functions[number] = loads(b"".join(parts))[0]
+        if task.timeout is None and not task.is_async:
+            self.straight[number] = task
         return task
 
     def send_descriptor(self, serial: int, index: int, data: Any, kind: int = _ring.FAILURE) -> Any:
@@ -332,6 +371,11 @@ class _Worker:
         finally:
             os.close(fd)
         return b""
+
+
+def _enter(run: Any, fn: Any, args: Any, kwargs: Any) -> Any:
+    _attempt.current.set(run)
+    return fn(*args, **kwargs)
 
 
 _new = object.__new__

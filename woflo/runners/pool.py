@@ -38,6 +38,7 @@ __all__ = ["PoolTaskRun"]
 _PLAIN = _inputs.PLAIN
 _new = object.__new__
 _NONE: dict[str, Any] = {}
+_MOST_BYTES = _pool.MESSAGE_BYTES
 _made: list[type[PoolTaskRun[Any]]] = []  # the classes that have a pool
 
 
@@ -73,7 +74,7 @@ class PoolTaskRun(BaseTaskRun[R]):
         kwargs: dict[str, Any]
     _blob: bytes | None  # the call, pickled
     _flags: int
-    _function: Function
+    _function: Function | None  # None: not packed yet
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -105,19 +106,18 @@ class PoolTaskRun(BaseTaskRun[R]):
         run._blob = blob = dumps((function.number, number, args, _NONE), 5)
         run.task = task
         run.args = args
-        run.kwargs = kwargs
         run._owner = _process.mark
-        run._phase = "running"
         run._function = function
         run._attended = run._stop_asked = False
         run._timed_out = run._flags = 0
         run._result = run._waiters = run._dependents = run._callbacks = None
-        if len(blob) > _pool._MESSAGE_BYTES:
+        if len(blob) > _MOST_BYTES:
             run._flags = _pool.ALONE
+        staged = pool.staged
         try:
             _process.live.add(run)
-            pool.staged.append(run)
-            if len(pool.staged) >= pool.want:
+            staged.append(run)
+            if len(staged) >= pool.want:
                 pool.advance()
         except BaseException:  # Ctrl-C: it may have begun, and nobody has it to stop it
             if run._result is None:
@@ -128,7 +128,7 @@ class PoolTaskRun(BaseTaskRun[R]):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            return getattr(_blank, name)
+            return _OWN[name] if name in _OWN else getattr(_blank, name)
 
     # ------------------------------------------------------------------ starting
 
@@ -144,7 +144,7 @@ class PoolTaskRun(BaseTaskRun[R]):
         self._started = self._ended = 0.0
         self._phase = "running"
         late = self.task.timeout is not None or _notify.listening
-        alone = late or self.attempt > 1 or len(self._blob or b"") > _pool._MESSAGE_BYTES
+        alone = late or self.attempt > 1 or len(self._blob or b"") > _pool.MESSAGE_BYTES
         self._flags = (_pool.NOTICE if late else 0) | (_pool.ALONE if alone else 0)
         if _notify.listening:
             _notify.pending(self)
@@ -159,7 +159,7 @@ class PoolTaskRun(BaseTaskRun[R]):
         Raises:
             UsageError: an argument can't be pickled.
         """
-        if getattr(self, "_blob", None) is not None:
+        if self._function is not None:
             return
         function = self._function = pool.function(self.task, self)
         if function.number < 0:  # its first call carries the function with it
@@ -244,13 +244,10 @@ class PoolTaskRun(BaseTaskRun[R]):
         return self._named(WorkerFailure("the worker was ended by a SIGTERM from outside", signal="SIGTERM"))
 
     def _end_attempt(self, grace: float) -> None:
-        pool = type(self)._pool
-        if pool is not None:
-            pool.end(self, grace)
+        self._function.pool.end(self, grace)
 
     def _wait_until_gone(self, seconds: float) -> None:
-        pool = type(self)._pool
-        hand = None if pool is None else pool.hand_of(self)
+        hand = self._function.pool.hand_of(self) if self._function is not None else None
         if hand is not None and not hand.gone:
             _supervisor.get().settle(monotonic() + seconds, hand)
 
@@ -268,8 +265,8 @@ class PoolTaskRun(BaseTaskRun[R]):
         supervisor = _supervisor.existing()
         if supervisor is not None:
             supervisor.nudge()
-        pool = type(self)._pool
-        if self._result is None and pool is not None:
+        if self._result is None and self._function is not None:
+            pool = self._function.pool
             if pool._bundles:
                 pool.tell()
             if self._result is None and not self._started:
@@ -301,6 +298,8 @@ class PoolTaskRun(BaseTaskRun[R]):
 
 
 _blank: Any = BaseTaskRun(None, (), {}, 0, None)  # type: ignore[arg-type]
+_blank._phase = "running"
+_OWN: dict[str, Any] = {"_blob": None, "_flags": 0, "_function": None}
 
 
 def _pool_of(runner: type[PoolTaskRun[Any]]) -> Pool:
@@ -323,9 +322,7 @@ def _pool_of(runner: type[PoolTaskRun[Any]]) -> Pool:
     _process.on_fork(_forget)
     fresh = _pool.Pool(size, *settings[1:])
     fresh.setting = settings
-    if pool is not None:
-        pool.retire()
-    runner._pool = fresh
+    runner._pool = fresh  # an earlier one, of other settings, does what it has; its workers leave when they are idle
     _made.append(runner)
     return fresh
 
