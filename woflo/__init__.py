@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from woflo.events import observe
     from woflo.graph import Graph, Node
     from woflo.runners._waiting import as_completed, gather, wait
+    from woflo.runners.pool import PoolTaskRun
 
 TaskRun = BaseTaskRun
 
@@ -56,6 +57,7 @@ __all__ = [
     "MissingFailure",
     "Node",
     "Ok",
+    "PoolTaskRun",
     "Result",
     "StoppedFailure",
     "StoreError",
@@ -82,6 +84,7 @@ _LAZY = {
     "Directory": "woflo.directory",
     "Graph": "woflo.graph",
     "Node": "woflo.graph",
+    "PoolTaskRun": "woflo.runners.pool",
     "as_completed": "woflo.runners._waiting",
     "gather": "woflo.runners._waiting",
     "observe": "woflo.events",

@@ -42,6 +42,7 @@ _COROUTINE, _GENERATOR, _ASYNC_GENERATOR = 0x80, 0x20, 0x200  # inspect.CO_COROU
 _RUNNERS = {
     "fork": "MultiprocessTaskRun",
     "spawn": "MultiprocessTaskRun",
+    "pool": "PoolTaskRun",
     "thread": "ThreadTaskRun",
     "async": "AsyncTaskRun",
     "sequential": "SequentialTaskRun",

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from woflo.runners.asynchronous import AsyncTaskRun
     from woflo.runners.base import BaseTaskRun
     from woflo.runners.multiprocess import ForkProcess, MultiprocessTaskRun, SpawnProcess
+    from woflo.runners.pool import PoolTaskRun
     from woflo.runners.sequential import SequentialTaskRun
     from woflo.runners.thread import ThreadTaskRun
 
@@ -15,6 +16,7 @@ __all__ = [
     "BaseTaskRun",
     "ForkProcess",
     "MultiprocessTaskRun",
+    "PoolTaskRun",
     "SequentialTaskRun",
     "SpawnProcess",
     "ThreadTaskRun",
@@ -25,6 +27,7 @@ _MODULES = {
     "BaseTaskRun": "base",
     "ForkProcess": "multiprocess",
     "MultiprocessTaskRun": "multiprocess",
+    "PoolTaskRun": "pool",
     "SequentialTaskRun": "sequential",
     "SpawnProcess": "multiprocess",
     "ThreadTaskRun": "thread",

@@ -212,9 +212,7 @@ class Pool:
     def _keep(self, function: Function, task: Any, run: Any) -> None:
         if _shipping._dynamic(getattr(task.fn, "__module__", None)) is not None:
             return  # a module made at run time: everything of it travels by value, each time
-        shell = _shipping.shell()
-        shell.task, shell._number = task, run._number
-        data = _shipping.dump_call(shell)
+        data = dump(task, run._number, (), {})
         record = len(data).to_bytes(8, "little") + data
         with self.supervisor.lock:
             if function.number < 0:
@@ -878,6 +876,24 @@ def _tell(bundle: Bundle) -> None:
                 run._tell_callbacks()
         start = max(start, stop)
         bundle.next = index + 1
+
+
+def dump(task: Any, number: int, args: Any, kwargs: Any) -> bytes:
+    """A task and its arguments, as bytes.
+
+    A runner class that can't be found by its name stays here, with what it holds: the task gets the class that it is made of.
+
+    Raises:
+        UsageError: something of it can't be pickled.
+    """
+    shell = _shipping.shell()
+    runner = task.runner
+    if runner is not None and getattr(sys.modules.get(runner.__module__), runner.__qualname__, None) is not runner:
+        while "_settings" not in vars(runner):
+            runner = runner.__mro__[1]
+        task = task.options(runner=runner)
+    shell.task, shell._number, shell.args, shell.kwargs = task, number, args, kwargs
+    return _shipping.dump_call(shell)
 
 
 def _write_at(fd: int, data: bytes, at: int) -> None:

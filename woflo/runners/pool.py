@@ -163,7 +163,7 @@ class PoolTaskRun(BaseTaskRun[R]):
             return
         function = self._function = pool.function(self.task, self)
         if function.number < 0:  # its first call carries the function with it
-            self._blob = dumps((-1, self._number, _shipping.dump_call(self), _NONE), 5)
+            self._blob = dumps((-1, self._number, _pool.dump(self.task, self._number, self.args, self.kwargs), _NONE), 5)
             return
         call = (function.number, self._number, self.args, self.kwargs)
         try:
