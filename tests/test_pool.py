@@ -63,6 +63,10 @@ def hold(started, release):
     return os.getpid()
 
 
+def prepared():
+    return len(_prepared), os.getpid()
+
+
 def note(ledger, line):
     ledger.add(line)
     return line
@@ -141,7 +145,7 @@ def test_the_initializer_is_called_once_in_each_worker(tmp_path):
     runner = PoolTaskRun.using(
         workers=2, initializer=lambda *args: (_prepared.append(args), ledger.add("made")), initargs=(threading.Lock(),)
     )
-    look = make(lambda: (len(_prepared), os.getpid()), runner)
+    look = make(prepared, runner)
     seen = values([look() for _ in range(50)])
     assert {number for number, _ in seen} == {1}
     assert len(ledger.lines()) == len({one for _, one in seen})
@@ -406,7 +410,7 @@ def test_a_stopped_worker_is_gone_and_replaced(tmp_path):
     run.stop(grace=0.2)
     worker, child = map(int, ledger.lines()[0].split())
     assert not os.path.exists(f"/proc/{worker}")
-    until(lambda: not os.path.exists(f"/proc/{child}") or "Z" in open(f"/proc/{child}/stat").read().split()[2])
+    until(lambda: _state(child) == "Z")
     assert make(pid, runner)().get_result(timeout=PATIENCE) != worker
 
 
@@ -515,6 +519,15 @@ def fingerprint():
     }
 
 
+_left = contextvars.ContextVar("_left", default="unset")
+
+
+def change_variable():
+    seen = _left.get()
+    _left.set("changed")
+    return seen
+
+
 def leave(what):
     import io
     import locale
@@ -564,18 +577,8 @@ def test_the_next_task_finds_nothing_changed(what):
 
 def test_context_variables_are_not_left_behind():
     """What a task sets in a context variable the next one doesn't see."""
-    runner = PoolTaskRun.using(workers=1)
-
-    def change():
-        seen = _left.get()
-        _left.set("changed")
-        return seen
-
-    run = make(change, runner)
+    run = make(change_variable, PoolTaskRun.using(workers=1))
     assert set(values([run() for _ in range(50)])) == {"unset"}
-
-
-_left = contextvars.ContextVar("_left", default="unset")
 
 
 def test_one_that_leaves_something_changed_goes_alone():
@@ -686,7 +689,7 @@ def test_a_script_ends_by_itself():
 
         @woflo.task(runner=PoolTaskRun)
         def say(n):
-            print("n =", n)
+            print(f"n = {n}\\n", end="")
 
         def later():
             "Defined after the first workers were forked."

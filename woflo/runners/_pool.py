@@ -36,7 +36,7 @@ from time import monotonic_ns
 from weakref import ref
 
 from woflo.result import Ok, StoppedFailure, WorkerFailure
-from woflo.runners import _launch, _poller, _pool_worker, _process, _ring, _shipping, _supervisor
+from woflo.runners import _launch, _poller, _pool_worker, _process, _ring, _shipping, _supervisor, _waiters
 from woflo.runners._ring import (
     ASKED,
     CALLS,
@@ -61,7 +61,7 @@ except ImportError:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Callable, Container
     from typing import Any
 
 _CLOEXEC = 0x40000000  # Linux: MSG_CMSG_CLOEXEC
@@ -224,10 +224,26 @@ class Pool:
 
     def advance(self) -> None:
         """Collect what there is and send what may go; called by whoever submits, in any thread."""
-        with self.supervisor.lock:
-            self._step()
+        self._calmly(self._step)
         if self._bundles:
             self.tell()
+
+    def _calmly(self, change: Callable[[], None]) -> None:
+        """Change the tables under the lock, with Ctrl-C put off until they are consistent again."""
+        supervisor = self.supervisor
+        try:
+            with supervisor.lock:
+                outermost = supervisor._calm is None
+                if outermost:
+                    supervisor._calm = _launch.quiet(forking=False)
+                try:
+                    change()
+                finally:
+                    if outermost:
+                        supervisor._let_signals_in()
+        except KeyboardInterrupt:  # by way of another thread it may have cut something short
+            supervisor._torn = True
+            raise
 
     def _step(self) -> None:
         """Collect and send. Needs the lock."""
@@ -484,7 +500,8 @@ class Pool:
 
     def _arrange(self) -> None:
         """Have somebody look soon if anything can fall due with nobody waiting. Needs the lock."""
-        if self.staged or len(self._out) > len(self._hands) or any(len(m.runs) > 1 for m in self._out.values()):
+        out = self._out
+        if self.staged or (out and (len(out) > self._staying() or any(len(m.runs) > 1 for m in out.values()))):
             if self._timer is None:
                 self._timer = self.supervisor.call_later(_TICK_SECONDS, self._tick)
             if not self._errand._attended:
@@ -495,14 +512,16 @@ class Pool:
 
     def _tick(self) -> None:
         """Take back what waits behind a call that turned out long; then as ever."""
-        with self.supervisor.lock:
-            self._timer = None
-            if self._ring is not None:
-                self._unstick()
-            self._step()
+        self._calmly(self._unstick)
         self.tell()
 
     def _unstick(self) -> None:
+        self._timer = None
+        if self._ring is not None:
+            self._take_back_what_waits()
+        self._step()
+
+    def _take_back_what_waits(self) -> None:
         words, now = self._ring.words, monotonic_ns()
         for message in reversed(list(self._out.values())):
             if len(message.runs) - message.seen < 2:
@@ -556,8 +575,7 @@ class Pool:
         if ring is None or len(self._out) == 0:
             return
         while True:
-            staying = sum(1 for row in self._hands if not ring.words[ring.row(row) + LEAVING])
-            if staying >= min(self.workers, len(self._out)) or len(self._hands) >= self.workers:
+            if self._staying() >= min(self.workers, len(self._out)) or len(self._hands) >= self.workers:
                 return
             try:
                 self._fork()
@@ -567,6 +585,11 @@ class Pool:
                     self._recall()
                     self._fail_staged(_supervisor.could_not_start(failure))
                 return
+
+    def _staying(self) -> int:
+        """How many workers are not about to leave. Needs the lock."""
+        ring = self._ring
+        return sum(1 for row in self._hands if not ring.words[ring.row(row) + LEAVING])
 
     def _fork(self) -> None:
         """Start a worker. Needs the lock."""
@@ -707,23 +730,29 @@ class Pool:
 
     def end(self, run: Any, grace: float) -> None:
         """End a run: one that has not begun is taken out, one that runs is signalled, and killed after the grace."""
-        with self.supervisor.lock:
-            if self._ring is not None:
-                self._collect()
-            found = self._find(run)
-            if found is None:
-                if run._result is None and not any(run in one.runs for one in (*self._bundles, *self._telling)):
-                    self._drop(run)
-            else:
-                message, index = found
-                self._harvest(message)
-                self._give_back(message)
-                if index >= len(message.runs):
-                    self._drop(run)
-                elif index >= message.seen:
-                    self._stop(message, index, grace)
-            self._step()
+        self._calmly(lambda: self._end(run, grace))
         self.tell()
+
+    def _end(self, run: Any, grace: float) -> None:
+        if self._ring is not None:
+            self._collect()
+        found = self._find(run)
+        if found is None:
+            if run._result is None and not self._is_collected(run):
+                self._drop(run)
+        else:
+            message, index = found
+            self._harvest(message)
+            self._give_back(message)
+            if index >= len(message.runs):
+                self._drop(run)
+            elif index >= message.seen:
+                self._stop(message, index, grace)
+        self._step()
+
+    def _is_collected(self, run: Any) -> bool:
+        """Whether what became of a run is known, and about to be told."""
+        return any(run in bundle.runs for bundle in (*self._bundles, *self._telling))
 
     def _drop(self, run: Any) -> None:
         """A staged run was stopped: `_flush` passes over it. Needs the lock."""
@@ -790,6 +819,34 @@ class Pool:
                 run.pid = hand.pid
                 run._started = run._started or self._ring.words[at + SINCE] / 1e9
 
+    def mend(self) -> None:
+        """Ctrl-C has cut something short: a run that is nowhere now, and a moment later, is said to be lost. Needs the lock."""
+        suspects = self._lost()
+        if not suspects:
+            return
+
+        def look_again() -> None:
+            with self.supervisor.lock:
+                for run in self._lost() & suspects:
+                    self._bundles.append(Bundle([run], [CUT_SHORT], b""))
+            self.tell()
+
+        self.supervisor.call_later(_waiters.RECHECK, look_again)
+        for run in suspects:
+            self.supervisor.attend(run)
+
+    def _lost(self) -> set[Any]:
+        known = {run for message in self._out.values() for run in message.runs}
+        known.update(self.staged)
+        return {
+            run
+            for run in list(_process.live)
+            if getattr(getattr(run, "_function", None), "pool", None) is self
+            and run._phase == "running"
+            and run not in known
+            and not self._is_collected(run)
+        }
+
     # ------------------------------------------------------------------ the end
 
     def close(self) -> None:
@@ -825,7 +882,7 @@ class Pool:
             ring.bell = ring.functions = -1
 
 
-DIED, DROPPED, FAILED = 13, 14, 15  # what else a bundle may tell of a run, beside the kinds of `_ring`
+CUT_SHORT, DIED, DROPPED, FAILED = 12, 13, 14, 15  # what else a bundle may tell of a run, beside the kinds of `_ring`
 ALONE, NOTICE, GONE = 1, 2, 4  # flags of a run: has a message of its own; wants to know when it begins; was stopped
 _IDLE_SECONDS = 10.0  # a worker without work ends after this; starting one costs a millisecond
 _ZEROS = memoryview(bytes(4 * CALLS)).cast("I")

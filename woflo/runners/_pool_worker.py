@@ -91,9 +91,12 @@ def serve(
         libraries: those loaded that want to be told of a fork.
         settings: max_runs_per_worker, initializer, initargs.
     """
-    global _pid, _words, _row
+    global _armed, _asked, _call, _forked, _pid, _row, _run, _signals, _words
     code = 0
     try:
+        _armed = _asked = _forked = False  # this process may be the fork of a worker
+        _call = _signals = 0
+        _run = None
         _pid, _words, _row = os.getpid(), ring.words, ring.row(row)
         os.setpgid(0, 0)
         _worker.hang_on(channel, parent)
@@ -207,7 +210,7 @@ class _Worker:
                 return 0
             try:
                 if self.state.restore():
-                    words[self.ring.head(slot) + DIRTY] = serial
+                    words[row + DIRTY] = serial
             except Exception:  # what can't be put back goes with this worker
                 return 0
             if _process.supervisor is not None:
@@ -294,6 +297,8 @@ class _Worker:
         _run, _call = None, 0
         self.runs += index + 1
         _worker.flush()
+        if _asked or self.runs >= self.max_runs:
+            words[row + LEAVING] = 1
         words[head + TOOK] = monotonic_ns() - begin
         words[head + DONE] = serial
         try:

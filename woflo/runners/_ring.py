@@ -26,8 +26,9 @@ MESSAGE_BYTES = 131_072  # a message is at most so large
 
 # Words of a worker's row. Written by the worker:
 SERIAL = 0  # of the message that it took last
-LEAVING = 1  # it has been idle for long, and looks at the queue for the last time
+LEAVING = 1  # it takes no further message; an idle one looks at the queue for the last time
 READY = 2  # its initializer has returned
+DIRTY = 6  # the serial of a message whose calls have left its state changed
 # … and by the pool:
 STOP = 3  # the call that is to be stopped (`call_number`)
 ASKED = 4  # how many SIGTERMs have been sent to it
@@ -38,7 +39,6 @@ TAKEN = 0  # the worker's row + 1
 DONE = 1  # the message's serial: no more of its calls are run by this worker
 SINCE = 2  # when it was taken, CLOCK_MONOTONIC in ns
 TOOK = 3  # how long all of its calls took, ns
-DIRTY = 4  # a call has left the worker's state changed
 
 _ROW = 8  # words of a row, and of a head
 

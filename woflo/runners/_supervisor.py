@@ -304,6 +304,8 @@ class Supervisor:
                 mine: Worker | None = getattr(run, "_worker", None)
                 if mine is not None and mine.told and mine not in waiting and mine.run is run:
                     self._finished.append((mine, None, StoppedFailure(_CUT_SHORT)))
+            for guest in set(self.guests.values()):
+                guest.mend()
 
     def _receive(self, worker: Worker) -> None:
         """Read what the channel holds; note a frame as soon as it is complete. Needs the lock."""

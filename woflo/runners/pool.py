@@ -53,7 +53,7 @@ class PoolTaskRun(BaseTaskRun[R]):
 
     Attributes:
         workers: how many processes at most; None: as many as this process has cores, at least two. A run beyond that is
-            pending until one is free.
+            pending until one is free. Read at each call; the others when the class's workers are first needed.
         max_runs_per_worker: a worker is replaced after so many runs; None: never.
         initializer: called in each new worker with `initargs`, before its first run.
         initargs: its arguments; they and the initializer are inherited, not pickled.
@@ -88,6 +88,7 @@ class PoolTaskRun(BaseTaskRun[R]):
         if (
             inputs
             or pool is None
+            or pool.setting[0] is not cls.workers
             or not task.simple
             or _notify.listening
             or _process.closed
@@ -207,6 +208,9 @@ class PoolTaskRun(BaseTaskRun[R]):
             kind, data = _read(*bundle.large.get(index, (_pool.FAILED, -1)))
         if kind == _pool.DROPPED:
             self._settle(self._named(StoppedFailure("stopped before it was started")))
+            return
+        if kind == _pool.CUT_SHORT:
+            self._settle(self._named(StoppedFailure("Ctrl-C came while it was on its way")))
             return
         if kind == _pool.DIED:
             hand, status = bundle.death
