@@ -460,7 +460,7 @@ def test_exits_of_a_task():
 
 
 def test_a_death_is_retried_if_there_are_attempts_left(tmp_path):
-    """retries count deaths; a further attempt gets another worker."""
+    """Retries count deaths; a further attempt gets another worker."""
     ledger = Ledger(tmp_path / "ledger")
 
     def mortal():

@@ -25,25 +25,27 @@ def failure(run: Any, status: int | None, *, timed_out: bool, left_group: bool) 
         timed_out: whether the attempt's time was up.
         left_group: whether the process had left its group when it ended.
     """
-    named: Any = run._named
     if timed_out:
         return _attempt.late(run, monotonic() - run._started)
+    found: Failure = run._named(_of(run, status, left_group=left_group))
+    return found
+
+
+def _of(run: Any, status: int | None, *, left_group: bool) -> Failure:
     if run._stop_asked:
-        killed = "stopped by SIGKILL, after it did not end when asked"
-        return named(StoppedFailure(killed if status == -9 else "stopped"))  # type: ignore[no-any-return]
-    code = status
+        return StoppedFailure("stopped by SIGKILL, after it did not end when asked" if status == -9 else "stopped")
     if status is None:
         text = "the worker died; exit status unknown (the application collected it: SIGCHLD ignored, or waitpid(-1))"
-        return named(WorkerFailure(text))  # type: ignore[no-any-return]
+        return WorkerFailure(text)
     if status < 0:
         name = signal_name(-status)
         hint = " (often: out of memory)" if name == "SIGKILL" else ""
-        return named(WorkerFailure(f"the worker was killed by {name}{hint}", signal=name))  # type: ignore[no-any-return]
+        return WorkerFailure(f"the worker was killed by {name}{hint}", signal=name)
     if status == CHANNEL_LOST and left_group:
         text = f"the worker left with exit code {status}: the task closed the channel on which its result is sent"
     else:
         text = f"the worker left with exit code {status} before it had a result"
-    return named(WorkerFailure(text, exit_code=code))  # type: ignore[no-any-return]
+    return WorkerFailure(text, exit_code=status)
 
 
 def name_strays(run: Any, pids: set[int], result: Any) -> None:

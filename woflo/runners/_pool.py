@@ -11,8 +11,8 @@ bell, functions, and its end of its channel, which is its lifeline. Nothing has 
 
 Rules. 1: a call belongs to exactly one of: staged, the calls of a message that is out, collected, ended. 2: it leaves a
 message backwards only with its unit in hand: then no worker runs it. 3: a slot is used again only when nobody can come
-with an old message of it: the worker that took it says DONE, or died; a message that nobody has taken after its units were taken back is
-waited for (`_stale`). 4: results are decoded and runs ended with no lock held (`tell`). 5: a call goes together with others
+with an old message of it: the worker that took it says DONE, or died; a message that nobody had taken when its units were
+taken back is waited for (`_stale`). 4: results are decoded and runs ended with no lock held (`tell`). 5: a call goes together with others
 only if its function was measured to be short; what is predicted wrong is taken back after a millisecond (`_tick`).
 
 What a death costs. The worker had taken a message, more units are gone than results are public: that one call was running, and
@@ -29,13 +29,14 @@ import _signal
 import errno
 import os
 import sys
+from _thread import _count as thread_count
 from collections import deque
 from itertools import islice
 from marshal import dumps as dumps_plain
 from time import monotonic_ns
 from weakref import ref
 
-from woflo.result import Ok, StoppedFailure, WorkerFailure
+from woflo.result import Ok, WorkerFailure
 from woflo.runners import _launch, _poller, _pool_worker, _process, _ring, _shipping, _supervisor, _waiters
 from woflo.runners._ring import (
     ASKED,
@@ -201,7 +202,7 @@ class Pool:
         Raises:
             UsageError: it can't be pickled.
         """
-        found = self.functions.get(id(task))
+        found: Function | None = self.functions.get(id(task))
         if found is None:
             key, functions = id(task), self.functions
             found = functions[key] = Function(self, -1, ref(task, lambda _: functions.pop(key, None)))
@@ -609,7 +610,7 @@ class Pool:
     def _fork_quietly(self, row: int, mask: set[Any], signals: list[int]) -> Hand:
         import _socket
 
-        threads = _launch.thread_count()
+        threads = thread_count()
         if threads:
             _launch._name_the_risk()
         else:

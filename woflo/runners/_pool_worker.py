@@ -14,6 +14,7 @@ import _signal
 import os
 import sys
 from contextvars import copy_context
+from marshal import dumps as dumps_plain
 from marshal import loads as loads_plain
 from time import monotonic_ns, sleep
 
@@ -22,7 +23,7 @@ from woflo.errors import TaskStopped
 from woflo.result import Ok, StoppedFailure, TaskFailure, WorkerFailure
 from woflo.runners import _attempt, _process, _ring, _shipping, _worker, base
 from woflo.runners._restore import State
-from woflo.runners._ring import DONE, DIRTY, LEAVE, LEAVING, READY, SERIAL, SINCE, TAKEN, TOOK, call_number
+from woflo.runners._ring import DIRTY, DONE, LEAVE, LEAVING, READY, SERIAL, SINCE, TAKEN, TOOK, call_number
 
 try:
     from _pickle import dumps, loads
@@ -228,7 +229,9 @@ class _Worker:
             file.seek(0)
             return file.read()
 
-    def carry_out(self, slot: int, serial: int, flags: int, attempt: int, blobs: list[Any]) -> None:
+    def carry_out(  # noqa: PLR0915 - in one piece: a call of a function costs a tenth of a call of a task
+        self, slot: int, serial: int, flags: int, attempt: int, blobs: list[Any]
+    ) -> None:
         """Run a message's calls, as far as there are units; all that is said about them is said before DONE.
 
         The units of a message that holds a call which is to be stopped are taken back before the signal is sent.
@@ -395,7 +398,7 @@ def encode(result: Any) -> tuple[int, Any]:
         except BaseException as error:
             result = _shipping._unpicklable(result.value, error)
     if type(result) is StoppedFailure:
-        return _ring.STOPPED, _shipping.dumps_plain(_places)
+        return _ring.STOPPED, dumps_plain(_places)
     return _ring.FAILURE, _shipping_bytes(result)
 
 

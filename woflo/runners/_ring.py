@@ -125,7 +125,7 @@ class Ring:
         """Take all messages out of the queue; their serials."""
         from marshal import loads
 
-        serials = set()
+        serials: set[int] = set()
         while True:
             try:
                 data = self.queue.recv(MESSAGE_BYTES, 0x40)  # MSG_DONTWAIT; descriptors that came with it are closed
@@ -151,7 +151,7 @@ class Ring:
 
 
 def _semaphore() -> Any:
-    from _multiprocessing import SemLock  # type: ignore[attr-defined,unused-ignore]
+    from _multiprocessing import SemLock
 
     while True:
         try:

@@ -19,7 +19,7 @@ import sys
 from woflo import _exceptions, _notify, _unseen
 from woflo.errors import TaskStopped
 from woflo.result import StoppedFailure, WorkerFailure
-from woflo.runners import _attempt, _process, _shipping, _tree
+from woflo.runners import _attempt, _death, _process, _shipping, _tree
 
 try:
     import fcntl
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 _LINUX = sys.platform == "linux"
 _F_SETOWN, _F_SETSIG, _F_GETSIG, _O_ASYNC = 8, 10, 11, 0o20000  # Linux: fcntl.h
 _BROKEN = 70  # exit code: woflo's own part of the worker failed; a frame says how, or stderr
-CHANNEL_LOST = 71  # exit code: the task closed its worker's channel; ours if the worker has left its group as well
 _LEAVE_SECONDS = 2  # for multiprocessing's own clean-up after the result was sent: then SIGALRM ends the worker
 
 _UTILS = ("multiprocess.util", "multiprocessing.util")
@@ -200,7 +199,7 @@ def _tell_by_dying() -> NoReturn:
         os.setpgid(0, os.getpgid(os.getppid()))
     except OSError:  # another session: the parent will tell of the code only
         pass
-    os._exit(CHANNEL_LOST)
+    os._exit(_death.CHANNEL_LOST)
 
 
 def _say(text: str) -> None:

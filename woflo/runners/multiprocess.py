@@ -6,7 +6,6 @@ its death arrives in `_supervisor`. Here is what these mean for a run.
 
 from __future__ import annotations
 
-import _signal
 import os
 from contextvars import copy_context
 from time import monotonic
@@ -14,7 +13,7 @@ from time import monotonic
 from woflo import _notify
 from woflo.errors import UsageError
 from woflo.result import Failure, Ok, StoppedFailure, WorkerFailure
-from woflo.runners import _attempt, _portable, _process, _shipping, _supervisor, _worker
+from woflo.runners import _attempt, _death, _portable, _process, _shipping, _supervisor
 from woflo.runners.base import BaseTaskRun
 
 TYPE_CHECKING = False
@@ -158,16 +157,7 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
                 if file is not None:
                     os.close(file)
         if worker.strays:
-            alive = sorted(pid for pid in worker.strays if _is_alive(pid))
-            if alive:
-                from woflo import events
-
-                numbers = ", ".join(map(str, alive))
-                events.warn(
-                    f"{self.name}: processes that its task started left the group (setsid) and live on: pid {numbers}"
-                )
-                if isinstance(result, Failure):
-                    result.message += f"; processes that left its group live on: pid {numbers}"
+            _death.name_strays(self, worker.strays, result)
         if not self._stop_asked:
             self._worker = None
         elif isinstance(result, StoppedFailure):  # `stop` wants to see it gone, and there is no further attempt
@@ -188,27 +178,8 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
 
     def _death(self, worker: Worker, status: int | None) -> Failure:
         """The failure of an attempt whose process ended without a result."""
-        if worker.timed_out or self._timed_out == self.attempt:
-            return _attempt.late(self, monotonic() - self._started)
-        if self._stop_asked:
-            return self._named(
-                StoppedFailure("stopped by SIGKILL, after it did not end when asked" if status == -9 else "stopped")
-            )
-        if status is None:
-            text = (
-                "the worker died; exit status unknown (the application collected it: SIGCHLD ignored, or waitpid(-1))"
-            )
-            return self._named(WorkerFailure(text))
-        if status < 0:
-            name = _signal_name(-status)
-            hint = " (often: out of memory)" if name == "SIGKILL" else ""
-            return self._named(WorkerFailure(f"the worker was killed by {name}{hint}", signal=name))
-        if status == _worker.CHANNEL_LOST and worker.left_group:
-            text = f"the worker left with exit code {status}: the task closed the channel on which its result is sent"
-            return self._named(WorkerFailure(text, exit_code=status))
-        return self._named(
-            WorkerFailure(f"the worker left with exit code {status} before it had a result", exit_code=status)
-        )
+        timed_out = worker.timed_out or self._timed_out == self.attempt
+        return _death.failure(self, status, timed_out=timed_out, left_group=worker.left_group)
 
     def _end_attempt(self, grace: float) -> None:
         if self._portable:
@@ -261,20 +232,3 @@ def start_method(process_type: Any) -> str:
     if method == "fork" and not hasattr(os, "fork"):
         raise UsageError("ForkProcess needs a system that can fork; use SpawnProcess")
     return str(method)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it has changed its user: alive
-        return True
-    return True
-
-
-def _signal_name(number: int) -> str:
-    for name in dir(_signal):
-        if name.startswith("SIG") and not name.startswith("SIG_") and getattr(_signal, name) == number:
-            return name
-    return f"signal {number}"

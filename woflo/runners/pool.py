@@ -7,26 +7,27 @@ deaths mean for a run, and the straight way of a simple call.
 from __future__ import annotations
 
 import os
+from marshal import loads as loads_plain
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from woflo import _notify
 from woflo.errors import UsageError
-from woflo.result import Failure, Ok, StoppedFailure, WorkerFailure
+from woflo.result import Ok, StoppedFailure, WorkerFailure
 from woflo.runners import _attempt, _death, _inputs, _pool, _process, _ring, _shipping, _supervisor
 from woflo.runners.base import BaseTaskRun
 
 try:
-    from _pickle import dumps
+    from _pickle import dumps, loads
 except ImportError:
-    from pickle import dumps
+    from pickle import dumps, loads
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable
     from typing import Any, ClassVar, Self, TypeVar
 
-    from woflo.runners._pool import Function, Hand, Pool
+    from woflo.runners._pool import Function, Pool
     from woflo.task import Task
 
     R = TypeVar("R", covariant=True)  # noqa: PLC0105
@@ -164,7 +165,9 @@ class PoolTaskRun(BaseTaskRun[R]):
             return
         function = self._function = pool.function(self.task, self)
         if function.number < 0:  # its first call carries the function with it
-            self._blob = dumps((-1, self._number, _pool.dump(self.task, self._number, self.args, self.kwargs), _NONE), 5)
+            self._blob = dumps(
+                (-1, self._number, _pool.dump(self.task, self._number, self.args, self.kwargs), _NONE), 5
+            )
             return
         call = (function.number, self._number, self.args, self.kwargs)
         try:
@@ -238,17 +241,18 @@ class PoolTaskRun(BaseTaskRun[R]):
 
     def _meaning(self, kind: int, data: bytes) -> Any:
         if kind == _ring.OK:
-            return Ok(_shipping.loads(data))
+            return Ok(loads(data))
         if kind == _ring.FAILURE:
-            return self._named(_shipping.loads(data))
+            return self._named(loads(data))
         if self._timed_out == self.attempt:
-            return _attempt.late(self, monotonic() - self._started, _shipping.loads_plain(data))  # noqa: S302 - our own worker's
+            return _attempt.late(self, monotonic() - self._started, loads_plain(data))
         if self._stop_asked:
             return self._named(StoppedFailure("stopped"))
         return self._named(WorkerFailure("the worker was ended by a SIGTERM from outside", signal="SIGTERM"))
 
     def _end_attempt(self, grace: float) -> None:
-        self._function.pool.end(self, grace)
+        if self._function is not None:
+            self._function.pool.end(self, grace)
 
     def _wait_until_gone(self, seconds: float) -> None:
         hand = self._function.pool.hand_of(self) if self._function is not None else None
