@@ -66,6 +66,10 @@ def standing_descriptors() -> None:
         woflo.task(int, runner=MultiprocessTaskRun)().wait()
     # They end by themselves after a second without work; a thousand tests need not wait for it.
     asynchronous._IDLE_SECONDS = thread._IDLE_SECONDS = 0.05
+    if sys.platform == "linux":
+        from woflo.runners import _pool
+
+        _pool._IDLE_SECONDS = 0.05
 
 
 @pytest.fixture(autouse=True)

@@ -26,12 +26,6 @@ if sys.platform == "linux":
     from woflo.runners.pool import PoolTaskRun
 
 
-@pytest.fixture(autouse=True)
-def idle_workers_leave(monkeypatch):
-    """Workers end at once when they are idle, so that each test counts what it has left."""
-    monkeypatch.setattr(_pool, "_IDLE_SECONDS", 0.05)
-
-
 class TestPool(RunnerContract):
     runner = PoolTaskRun
     in_process = False

@@ -12,8 +12,9 @@ bell, functions, and its end of its channel, which is its lifeline. Nothing has 
 Rules. 1: a call belongs to exactly one of: staged, the calls of a message that is out, collected, ended. 2: it leaves a
 message backwards only with its unit in hand: then no worker runs it. 3: a slot is used again only when nobody can come
 with an old message of it: the worker that took it says DONE, or died; a message that nobody had taken when its units were
-taken back is waited for (`_stale`). 4: results are decoded and runs ended with no lock held (`tell`). 5: a call goes together with others
-only if its function was measured to be short; what is predicted wrong is taken back after a millisecond (`_tick`).
+taken back is waited for (`_stale`). 4: results are decoded and runs ended with no lock held (`tell`). 5: a call goes
+together with others only if its function was measured to be short; what is predicted wrong is taken back after a
+millisecond (`_tick`).
 
 What a death costs. The worker had taken a message, more units are gone than results are public: that one call was running, and
 is lost. Everything else it held is staged again, and so are messages that nobody has taken, since it may have died with
@@ -147,7 +148,7 @@ class Hand(_launch.Worker):
 
     def parcels(self) -> dict[tuple[int, int], tuple[int, int]]:
         """The memfds that it has sent: by serial and index, their kinds and descriptors."""
-        found = {}
+        found: dict[tuple[int, int], tuple[int, int]] = {}
         while True:
             try:
                 data, ancillary, _, _ = self.channel.recvmsg(24, 64, _CLOEXEC)

@@ -44,7 +44,7 @@ _made: list[type[PoolTaskRun[Any]]] = []  # the classes that have a pool
 
 
 class PoolTaskRun(BaseTaskRun[R]):
-    """A run on a warm worker: a process that is kept and carries out one call after the other (Linux).
+    """A run on a warm worker: a process kept for one call after the other (Linux).
 
     Call and result travel by pickle: arguments as they are at the call, the function once per pool, by name or by
     value with the globals that it names as they are then. Worker processes are forked at the first calls, end after ten seconds
@@ -245,7 +245,8 @@ class PoolTaskRun(BaseTaskRun[R]):
         if kind == _ring.FAILURE:
             return self._named(loads(data))
         if self._timed_out == self.attempt:
-            return _attempt.late(self, monotonic() - self._started, loads_plain(data))
+            places = loads_plain(data)  # noqa: S302 - from our own worker, as the pickles are
+            return _attempt.late(self, monotonic() - self._started, places)
         if self._stop_asked:
             return self._named(StoppedFailure("stopped"))
         return self._named(WorkerFailure("the worker was ended by a SIGTERM from outside", signal="SIGTERM"))
