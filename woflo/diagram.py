@@ -35,12 +35,16 @@ _LOOKS = {  # status -> its sign in a text, and the colour of its box
     "skipped": ("⊘", "#e0e0e0"),
     "stopped": ("■", "#ffe0b2"),
     "idle": ("·", "#ffffff"),
+    "cached": ("✓", "#c8e6c9"),
+    "on_disk": ("●", "#bbdefb"),
+    "missing": ("○", "#ffffff"),
 }
+_DIRECTIONS = ("LR", "RL", "TB", "BT")
 _BY_GRAPHVIZ = (".svg", ".png", ".pdf")
 _AS_TEXT = (".dot", ".gv", ".mmd", ".md", ".txt")
 
 
-def to_dot(graph: Graph, status: Status = None) -> str:
+def to_dot(graph: Graph, status: Status = None, *, rankdir: str = "TB") -> str:
     """The graph in Graphviz' language, coloured by status.
 
     Edges run from what is needed to what needs it, dashed where only the order counts. A dashed box is a target
@@ -48,10 +52,19 @@ def to_dot(graph: Graph, status: Status = None) -> str:
 
     Args:
         graph: what is drawn.
-        status: target → waiting, running, succeeded, failed, skipped, stopped or idle; `Engine.status` is one.
+        status: target → waiting, running, succeeded, failed, skipped, stopped or idle (`Engine.status` is one); or cached,
+            on_disk, missing.
+        rankdir: which way it grows: TB (from top to bottom), BT, LR or RL.
+
+    Raises:
+        UsageError: another rankdir.
     """
+    if rankdir not in _DIRECTIONS:
+        raise UsageError(f"rankdir is one of {', '.join(_DIRECTIONS)}, not {rankdir!r}")
     drawing = _Drawing(graph, status)
     lines = ["digraph {", '  node [shape=box, style="rounded,filled", fillcolor="#ffffff"];']
+    if rankdir != "TB":
+        lines.insert(1, f"  rankdir={rankdir};")
     for number, node in enumerate(drawing.nodes):
         look = _LOOKS.get(drawing.word(node))
         colour = f', fillcolor="{look[1]}"' if look else ""
