@@ -389,8 +389,8 @@ def test_a_damaged_product_is_a_missing_one(tmp_path, log):
     (trace,) = (tmp_path / "products" / "trace").rglob("*/*")
     trace.chmod(0o600)
     trace.write_bytes(trace.read_bytes().replace(b'"k"', b'"q"', 1))
-    assert products.record("a") is None
-    assert products.damaged("a")
+    assert products._trace("a") is None
+    assert products._damaged("a")
     assert len(log) == 2
 
 

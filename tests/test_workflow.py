@@ -9,6 +9,7 @@ import asyncio
 import functools
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -22,9 +23,16 @@ from loguru import logger
 
 import woflo
 from woflo import CyclicWorkflowError, TimeoutFailure, UsageError
-from woflo.errors import StepError, StoreError, UnknownProductError
+from woflo.errors import StoreError
 from woflo.runners import MultiprocessTaskRun, SpawnProcess, ThreadTaskRun
-from woflo.workflow import WorkflowConfig, WorkflowProducts, WorkflowRunner, workflow_step
+from woflo.workflow import (
+    StepError,
+    UnknownProductError,
+    WorkflowConfig,
+    WorkflowProducts,
+    WorkflowRunner,
+    workflow_step,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -617,6 +625,14 @@ def test_what_is_wrong_is_said_before_anything_runs(steps, error, builtin, said)
         WorkflowRunner(steps, Settings())
     assert isinstance(caught.value, UsageError)
     assert isinstance(caught.value, builtin)
+
+
+@pytest.mark.parametrize("error", [StepError("step fit: …"), UnknownProductError("no step makes 'tabel'")])
+def test_errors_survive_pickling(error):
+    """With their type and their text, which is no repr."""
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error) == error.args[0]
 
 
 @pytest.mark.parametrize(

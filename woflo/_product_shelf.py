@@ -144,7 +144,7 @@ class ProductShelf:
         """Whether a step is known to have run before, and how long it took."""
         seconds = self.seconds.get(step.name)
         if seconds is None and self._own is not None:
-            trace = self._own.record(step.produces[0])
+            trace = self._own._trace(step.produces[0])
             seconds = None if trace is None else trace.seconds
         return seconds is not None, seconds
 
@@ -153,14 +153,14 @@ class ProductShelf:
         last: Trace | None = None
         for name in step.produces:
             key = _key_of(step, recipe, name)
-            trace = products.record(name)
-            if trace is None or products.key(trace) != key:
-                reason = traces(recipe, Facts(None, trace or last, corrupt=products.damaged(name)))
+            trace = products._trace(name)
+            if trace is None or products._key(trace) != key:
+                reason = traces(recipe, Facts(None, trace or last, corrupt=products._damaged(name)))
                 if trace is not None and reason.reason == "product missing":  # all that is recorded is the same
                     reason = Decision(False, "option changed", "the configuration gives it another key")
                 return Found(reason, None, seconds if trace is None else trace.seconds)
             last = trace
-            load = self._loader(name) if products.holds(trace, name) else None
+            load = self._loader(name) if products._holds(trace, name) else None
             found.append(Product(trace.outputs.get(name) or key, load=load))
         seconds = last.seconds if last is not None else seconds
         if all(product.kept for product in found):
@@ -196,7 +196,7 @@ class ProductShelf:
         silent = False
         try:
             if self._own is not None:
-                before = self._own.record(name)
+                before = self._own._trace(name)
                 silent = before is not None and not before.kept  # it has been said
                 facts = {"config": self._options, "requires": requires, "step": step.name, "seconds": seconds}
                 facts |= {"code": recipe.code, "parts": dict(recipe.parts)}
@@ -236,7 +236,7 @@ class ProductShelf:
     def external(self, name: str) -> Product:
         """A product that no step makes and that is among the products; loaded only if its digest isn't recorded."""
         if self._own is not None:
-            trace = self._own.record(name)
+            trace = self._own._trace(name)
             if trace is not None:
                 return Product(trace.outputs[name], load=lambda _: self.load_external(name))
         if self.identity is not None:

@@ -75,7 +75,7 @@ class WorkflowProducts:
         """
         if not isinstance(name, str) or not name:
             raise UsageError(f"a product's name is a text, not {name!r}")
-        before = self.record(name)
+        before = self._trace(name)
         try:
             mark, small = self._store.keep(obj)
         except Unencodable:
@@ -109,7 +109,7 @@ class WorkflowProducts:
         Raises:
             KeyError: there is none, or it is damaged.
         """
-        trace = self.record(name)
+        trace = self._trace(name)
         if trace is None or not trace.kept:
             raise KeyError(name)
         if trace.small:
@@ -118,13 +118,13 @@ class WorkflowProducts:
 
     def exists(self, name: str) -> bool:
         """Whether there is a product of this name, whatever it was made from."""
-        trace = self.record(name)
-        return trace is not None and self.holds(trace, name)
+        trace = self._trace(name)
+        return trace is not None and self._holds(trace, name)
 
     def fresh(self, name: str, cache_key: str) -> bool:
         """Whether there is a product of this name that was saved under this key."""
-        trace = self.record(name)
-        return trace is not None and self.key(trace) == cache_key and self.holds(trace, name)
+        trace = self._trace(name)
+        return trace is not None and self._key(trace) == cache_key and self._holds(trace, name)
 
     def remove(self, name: str) -> None:
         """Remove a product.
@@ -132,7 +132,7 @@ class WorkflowProducts:
         Raises:
             KeyError: there is none.
         """
-        trace = self.record(name)
+        trace = self._trace(name)
         if trace is None:
             raise KeyError(name)
         self._store.forget(_place(name))
@@ -146,7 +146,7 @@ class WorkflowProducts:
         """What is known of each product, by name: as in `manifest.json`."""
         return _manifest(self._all())
 
-    def record(self, name: str) -> Trace | None:
+    def _trace(self, name: str) -> Trace | None:
         """What is recorded of a product; None if nothing is."""
         place = self._places.get(name)
         if place is None:
@@ -154,15 +154,15 @@ class WorkflowProducts:
         return self._store.trace(place)
 
     @staticmethod
-    def key(trace: Trace) -> str:
+    def _key(trace: Trace) -> str:
         """The key that a product was saved under; empty if there was none."""
         return trace.outputs.get(_KEY, "")
 
-    def holds(self, trace: Trace, name: str) -> bool:
+    def _holds(self, trace: Trace, name: str) -> bool:
         """Whether the value that a record speaks of is there."""
         return trace.kept and (bool(trace.small) or self._store.has(trace.outputs[name]))
 
-    def damaged(self, name: str) -> bool:
+    def _damaged(self, name: str) -> bool:
         """Whether what is recorded of a product can't be read."""
         return self._store.damaged(_place(name))
 

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from woflo._exceptions import safe_str
-from woflo.errors import StepError, UnknownProductError, UsageError
+from woflo.errors import UsageError
 from woflo.graph import Graph, Node
 from woflo.runners.base import BaseTaskRun
 from woflo.task import Task
@@ -21,10 +21,25 @@ from woflo.task import Task
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Workflow", "WorkflowStep", "mark"]
+__all__ = ["StepError", "UnknownProductError", "Workflow", "WorkflowStep", "mark"]
 
 CONFIG = "config"  # the parameter that gets the configuration
 _SHOWN = 8  # names that an error lists at most
+
+
+class StepError(UsageError, TypeError):
+    """A step can't be called as it is written, or returned something of the wrong type."""
+
+    __module__ = "woflo.workflow"  # where its users find it
+
+
+class UnknownProductError(UsageError, KeyError):
+    """A product that is wanted, required or declared is nowhere to be had."""
+
+    __module__ = "woflo.workflow"
+
+    def __str__(self) -> str:
+        return ValueError.__str__(self)  # a KeyError's is the repr of its argument
 
 
 class WorkflowStep:

@@ -15,10 +15,8 @@ __all__ = [
     "CyclicWorkflowError",
     "ExceptionStandIn",
     "InternalError",
-    "StepError",
     "StoreError",
     "TaskStopped",
-    "UnknownProductError",
     "UsageError",
     "WaitTimeout",
 ]
@@ -72,17 +70,6 @@ class StoreError(Exception):
 
     def __str__(self) -> str:
         return "{}: {}".format(*self.args)
-
-
-class StepError(UsageError, TypeError):
-    """A workflow step can't be called as it is written, or returned something of the wrong type."""
-
-
-class UnknownProductError(UsageError, KeyError):
-    """A workflow's product that is wanted, required or declared is nowhere to be had."""
-
-    def __str__(self) -> str:
-        return ValueError.__str__(self)  # a KeyError's is the repr of its argument
 
 
 class InternalError(RuntimeError):

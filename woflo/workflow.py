@@ -25,8 +25,8 @@ from woflo._collector import paused
 from woflo._identity import WorkflowConfig
 from woflo._product_shelf import ProductShelf
 from woflo._products import WorkflowProducts
-from woflo._steps import Workflow, mark
-from woflo.errors import StepError, UnknownProductError, UsageError
+from woflo._steps import StepError, UnknownProductError, Workflow, mark
+from woflo.errors import UsageError
 from woflo.runners import ThreadTaskRun
 from woflo.task import Task, task
 
