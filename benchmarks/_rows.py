@@ -224,6 +224,20 @@ ROWS = (
         for key, shape, limit in (("16c", "chain", 0.1), ("16t", "tree", 0.5), ("16i", "independent", 0.5))
     ),
     Row(
+        "19", "a call whose value is remembered, on disk", "µs", "stores", "hit",
+        names("digest and file", "woflo", "diskcache get", "diskcache memoize", "joblib.Memory"),
+        (Goal("woflo", 1.0, of="diskcache get"),), "diskcache get", size=20_000, quick=1_000,
+    ),
+    Row(
+        "20", "replay of a finished graph in a new process, per step", "µs", "stores", "replay",
+        names("woflo", "diskcache memoize", "joblib.Memory"),
+        (Goal("woflo", 10, "absolute"),), "woflo", size=10_000, quick=300, repeat=3,
+    ),
+    Row(
+        "20p", "plan of a ladder of diamonds, per step", "µs", "stores", "plan", names("woflo"),
+        (Goal("woflo", 10, "absolute"),), size=100_000, quick=3_000, repeat=3,
+    ),
+    Row(
         "22", "import over bare Python", "ms", "startup", "imports",
         names("bare", "woflo", "woflo 0.8", "Process", "mp.Pool", "pebble", "loky", "joblib"),
         (Goal("woflo", 12, "more", of="bare"),), "bare", size=9, quick=3,

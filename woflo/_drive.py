@@ -986,6 +986,7 @@ class _Step:
     policy = Policy(0, Exception, 0.0)
     timeout = None
     runner = None
+    keeper = None
     simple = True
     numbers = count(1)
 

@@ -91,6 +91,11 @@ def retrying(run: BaseTaskRun[object], failure: Failure, delay: float) -> None:
     _tell("RunRetrying", run, failure, delay)
 
 
+def reused(run: BaseTaskRun[object], why: str) -> None:
+    """A call was answered with what was remembered. Call it only while `listening`."""
+    _tell("RunReused", run, why)
+
+
 def ended(run: BaseTaskRun[object], failure: Failure | None) -> None:
     """A run ended. Without a failure, call it only while `listening`."""
     _tell("RunEnded", run, failure, run.seconds)

@@ -469,6 +469,21 @@ class Directory(MutableMapping[str, bytes]):
             finally:
                 os.close(fd)
 
+    def lock_path(self) -> str:
+        """The path of a file, empty or not there yet, on which processes that share this folder may agree by locks.
+
+        Makes the folder, if it isn't there.
+
+        Raises:
+            StoreError: it can't be made.
+        """
+        try:
+            if not self._checked and not self._check():
+                self._make_root(durable=False)
+        except OSError as error:
+            raise StoreError(f"{self!r} can't be made", _reason(error)) from error
+        return self._root + "locks"
+
     # ------------------------------------------------------------------ looking after it
 
     def stats(self) -> Stats:

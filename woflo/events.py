@@ -31,6 +31,7 @@ __all__ = [
     "RunEnded",
     "RunPending",
     "RunRetrying",
+    "RunReused",
     "RunStarted",
     "observe",
 ]
@@ -91,6 +92,14 @@ class RunEnded(_RunEvent):
 
     failure: Failure | None
     seconds: float
+    at: float = field(default_factory=time.monotonic, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class RunReused(_RunEvent):
+    """A call was answered with a value that was remembered (`@task(cache=…)`): nothing was started."""
+
+    why: str
     at: float = field(default_factory=time.monotonic, kw_only=True)
 
 

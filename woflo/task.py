@@ -18,12 +18,15 @@ from woflo.runners.base import BaseTaskRun
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, MutableMapping
+    from os import PathLike
     from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, overload
 
     from typing_extensions import TypeVar  # for its default; checkers bring it, nothing imports it
 
+    from woflo._rebuild import Decision
     from woflo._retry import RetryOn, Wait
+    from woflo.store import Store
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     V = TypeVar("V", default=R)  # what the function itself returns: R, or a coroutine of R
     Q = ParamSpec("Q")
     Runner = type[BaseTaskRun[Any]]
+    Cache = bool | str | PathLike[str] | MutableMapping[str, bytes] | Store | None
 else:
     from woflo._generic import Generic, P, R, V, overload
 
@@ -47,6 +51,7 @@ _RUNNERS = {
     "async": "AsyncTaskRun",
     "sequential": "SequentialTaskRun",
 }
+_FORGETTING: dict[str, Any] = {"version": None, "ignore": (), "force": False}  # of a task that remembers nothing
 _numbers: dict[str, Iterator[int]] = {}  # of the runs, by the task's name: so a run's name is its own in this process
 _made: dict[Any, Runner] = {}  # by their names as the environment holds them
 
@@ -71,6 +76,8 @@ class Task(Generic[P, R, V]):
     timeout: float | None
     runner: Runner | None
     is_async: bool
+    cache: Any  # where its results are remembered: True (the default place), a path, a mapping, a Store; None: nowhere
+    keeper: Any = None  # of one call, whose value it will remember
     _usual: str  # the runner that it gets if nobody says one
     simple: bool  # no retries and no time-out: a runner may take its straight way
     numbers: Iterator[int]  # of the runs of this name
@@ -93,6 +100,7 @@ class Task(Generic[P, R, V]):
             policy=policy,
             timeout=timeout,
             runner=runner,
+            cache=None,
             is_async=is_async,
             _usual="async" if is_async else "process",
             simple=policy.retries == 0 and timeout is None,
@@ -148,6 +156,10 @@ class Task(Generic[P, R, V]):
             retry_on: RetryOn = ...,
             timeout: float | None = ...,
             runner: Runner | None = ...,
+            cache: Cache = ...,
+            version: str | int | None = ...,
+            ignore: Iterable[str] = ...,
+            force: bool = ...,
         ) -> Self: ...
 
         @overload
@@ -174,13 +186,18 @@ class Task(Generic[P, R, V]):
                 "retry_on": self.policy.retry_on,
                 "timeout": self.timeout,
                 "runner": self.runner,
+                **_remembering(self),
             }
             for name in overrides:
                 if name not in known:
                     raise UsageError(
                         f"{self.name}: there is no option {name!r}{_close(name, known)}; there are {', '.join(known)}"
                     )
-            other: Self = _make(self.fn, type(self), **{**known, **overrides})
+            if overrides.get("cache", True) in (None, False):
+                known.update(_FORGETTING)
+            other: Self = _make(
+                self.fn, Task if type(self) is _RememberingTask else type(self), **{**known, **overrides}
+            )
             return other
 
         def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -193,6 +210,39 @@ class Task(Generic[P, R, V]):
             vars(other).update(fn=bound, __wrapped__=bound)
             return other
 
+    def why(self, /, *args: P.args, **kwargs: P.kwargs) -> Decision:
+        """Whether this call would be answered with what is remembered, and why not: nothing is started.
+
+        Raises:
+            UsageError: the task doesn't remember its results.
+            StoreError: the store can't be read.
+        """
+        decision: Decision = self._memory("why").why(self, args, kwargs)
+        return decision
+
+    def cached(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Whether this call would be answered with what is remembered.
+
+        Raises:
+            UsageError: the task doesn't remember its results.
+            StoreError: the store can't be read.
+        """
+        return bool(self._memory("cached").why(self, args, kwargs).reuse)
+
+    def forget(self, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Forget what is remembered of this call; whether there was anything.
+
+        Raises:
+            UsageError: the task doesn't remember its results.
+            StoreError: the store can't be written.
+        """
+        return bool(self._memory("forget").forget(self, args, kwargs))
+
+    def _memory(self, what: str) -> Any:
+        raise UsageError(
+            f"{self.name} does not remember its results, so there is no {what}(): decorate it with cache=True"
+        )
+
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
 
@@ -201,10 +251,48 @@ class Task(Generic[P, R, V]):
         place = (self.__module__, vars(self).get("__qualname__"))
         if found is self:
             return _by_name, place
-        state = (self.name, self.policy.retries, self.policy.wait, self.policy.retry_on, self.timeout, self.runner)
+        state: tuple[Any, ...] = (
+            self.name,
+            self.policy.retries,
+            self.policy.wait,
+            self.policy.retry_on,
+            self.timeout,
+            self.runner,
+            _remembering(self) if self.cache is not None else None,
+        )
         if isinstance(found, Task) and found.fn is self.fn:
             return _variant, (*place, state)
         return _by_value, (self.fn, state)
+
+
+class _RememberingTask(Task[P, R, V]):
+    """A Task whose results are remembered between sessions (`_cache`)."""
+
+    _how: dict[str, Any]  # the options that say so
+    _kept: Any  # its Memory, made by the first call
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> BaseTaskRun[R]:
+        runner = self.runner or chosen.get() or _named(self)
+        run: BaseTaskRun[R] = self._memory("").call(self, runner, args, kwargs, _inputs.find(args, kwargs))
+        return run
+
+    def _submit(self, args: tuple[Any, ...], runner: Runner) -> BaseTaskRun[R]:
+        run: BaseTaskRun[R] = self._memory("").call(self, runner, args, {}, [])
+        return run
+
+    def _memory(self, what: str) -> Any:  # noqa: ARG002 - as Task's
+        memory = self._kept
+        if memory is None:
+            from woflo._cache import Memory
+
+            memory = vars(self)["_kept"] = Memory(self.cache, fn=self.fn, **self._how)
+        return memory
+
+
+def _remembering(one: Task[..., Any, Any]) -> dict[str, Any]:
+    """The options that concern what a task remembers."""
+    how = one._how if isinstance(one, _RememberingTask) else _FORGETTING
+    return {**how, "cache": one.cache}
 
 
 def _found_by_name(one: Task[..., Any]) -> Any:
@@ -232,10 +320,12 @@ def _variant(module: str, qualname: str, state: tuple[Any, ...]) -> Task[..., An
 
 
 def _by_value(fn: Callable[..., Any], state: tuple[Any, ...]) -> Task[..., Any]:
-    name, retries, wait, retry_on, timeout, runner = state
+    name, retries, wait, retry_on, timeout, runner, how = state
     if isinstance(fn, Task):  # the function's own name leads to the task that was made of it
         fn = fn.fn
-    return Task(fn, name, Policy(retries, retry_on, wait), timeout, runner)
+    kind = Task if how is None else _RememberingTask
+    made: Task[..., Any] = _remember(kind(fn, name, Policy(retries, retry_on, wait), timeout, runner), how or {})
+    return made
 
 
 if TYPE_CHECKING:
@@ -258,6 +348,10 @@ def task(
     retry_on: RetryOn = Exception,
     timeout: float | None = None,
     runner: Runner | None = None,
+    cache: Cache = None,
+    version: str | int | None = None,
+    ignore: Iterable[str] = (),
+    force: bool = False,
 ) -> Task[P, R, Coroutine[Any, Any, R]]: ...
 @overload
 def task(
@@ -270,6 +364,10 @@ def task(
     retry_on: RetryOn = Exception,
     timeout: float | None = None,
     runner: Runner | None = None,
+    cache: Cache = None,
+    version: str | int | None = None,
+    ignore: Iterable[str] = (),
+    force: bool = False,
 ) -> Task[P, R]: ...
 @overload
 def task(
@@ -280,6 +378,10 @@ def task(
     retry_on: RetryOn = Exception,
     timeout: float | None = None,
     runner: Runner | None = None,
+    cache: Cache = None,
+    version: str | int | None = None,
+    ignore: Iterable[str] = (),
+    force: bool = False,
 ) -> _Decorator: ...
 def task(
     fn: Any = None,
@@ -291,6 +393,10 @@ def task(
     retry_on: RetryOn = Exception,
     timeout: float | None = None,
     runner: Runner | None = None,
+    cache: Cache = None,
+    version: str | int | None = None,
+    ignore: Iterable[str] = (),
+    force: bool = False,
 ) -> Any:
     """Make a task of a function: `@task`, or `@task(retries=2, …)`.
 
@@ -305,6 +411,12 @@ def task(
         timeout: seconds each attempt may take, from its start; pauses and waiting for a slot or for inputs don't count.
         runner: the class of TaskRun that carries it out. Nearest wins: `options(runner=…)`, this, `use(runner)`, the
             environment variable WOFLO_RUNNER, then a forked process (a coroutine function: an event loop).
+        cache: remember results between sessions, by the arguments and by the code that they follow from: True (in
+            `.woflo/` beside the project), a path, a mapping of str to bytes, or a Store. A call whose value is remembered
+            returns a finished run.
+        version: stands for the code: while it is the same, results are remembered whatever the code says.
+        ignore: parameters that don't matter to the result.
+        force: run although the result is remembered, and remember the new one; for `options(force=True)`.
 
     Raises:
         UsageError: an option has a bad value, or the function can't be a task.
@@ -316,6 +428,10 @@ def task(
         "retry_on": retry_on,
         "timeout": timeout,
         "runner": runner,
+        "cache": cache,
+        "version": version,
+        "ignore": ignore,
+        "force": force,
     }
     if fn is None:
         _check(options)
@@ -337,9 +453,36 @@ def _make(fn: Any, cls: Any, **options: Any) -> Any:
     _check(options)
     policy = Policy(options["retries"], options["retry_on"], options["retry_sleep_time"])
     timeout = options["timeout"]
-    return cls(
+    cache = options["cache"]
+    remembers = cache is not None and cache is not False
+    if remembers:
+        _check_ignored(fn, options["ignore"])
+        cls = _RememberingTask
+    made = cls(
         fn, options["name"] or _name_of(fn), policy, None if timeout is None else float(timeout), options["runner"]
     )
+    return _remember(made, options) if remembers else made
+
+
+def _remember(one: Any, options: dict[str, Any]) -> Any:
+    """Give a task that remembers its options."""
+    if isinstance(one, _RememberingTask):
+        how = {name: options[name] for name in ("version", "ignore", "force")}
+        vars(one).update(cache=options["cache"], _how=how, _kept=None)
+    return one
+
+
+def _check_ignored(fn: Any, ignore: Any) -> None:
+    """Raise UsageError if a parameter is to be ignored that the function doesn't have."""
+    if ignore:
+        import inspect
+
+        known = inspect.signature(getattr(fn, "__func__", fn)).parameters
+        unknown = [name for name in ignore if name not in known]
+        if unknown:
+            raise UsageError(
+                f"ignore names no parameter of {_name_of(fn)}: {', '.join(map(repr, unknown))}; there are {', '.join(known)}"
+            )
 
 
 def _check(options: dict[str, Any]) -> None:
@@ -363,8 +506,26 @@ def _check(options: dict[str, Any]) -> None:
         wrong.append(f"timeout must be seconds above 0, or None, not {timeout!r}")
     if runner is not None and not _is_runner(runner):
         wrong.append(f"runner must be a class of TaskRun, not {runner!r}")
+    wrong += _wrong_memory(options)
     if wrong:
         raise UsageError("; ".join(wrong))
+
+
+def _wrong_memory(options: dict[str, Any]) -> list[str]:
+    """What is wrong with the options that concern what is remembered."""
+    wrong = []
+    cache, version, ignore, force = (options[key] for key in ("cache", "version", "ignore", "force"))
+    if isinstance(cache, (int, float, bytes)) and not isinstance(cache, bool):
+        wrong.append(f"cache must be True, a path, a mapping of str to bytes, or a Store, not {cache!r}")
+    if version is not None and (not isinstance(version, (str, int)) or isinstance(version, bool)):
+        wrong.append(f"version must be a text or a whole number, not {version!r}")
+    if isinstance(ignore, str) or not all(isinstance(name, str) for name in ignore):
+        wrong.append(f"ignore must be a list of parameters' names, not {ignore!r}")
+    if not isinstance(force, bool):
+        wrong.append(f"force must be True or False, not {force!r}")
+    if cache in (None, False) and (version is not None or ignore or force):
+        wrong.append("version, ignore and force concern what is remembered: give cache=True as well")
+    return wrong
 
 
 def _is_runner(value: object) -> bool:

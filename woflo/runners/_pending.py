@@ -20,6 +20,7 @@ from woflo.runners._attempt import failure_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from woflo.runners.base import BaseTaskRun
@@ -126,9 +127,17 @@ def _begin(run: BaseTaskRun[Any]) -> None:
     if failures:
         run._settle(run._named(DependencyFailure(failures)))
         return
+    go_on(run, lambda: _inputs.substitute(run.args, run.kwargs, lambda one: one._result.value))
+
+
+def go_on(run: BaseTaskRun[Any], arguments: Callable[[], tuple[Any, Any]] | None = None) -> None:
+    """A run that had to wait may begin, with these arguments; what goes wrong is its outcome: nobody is there to raise to."""
+    if run._result is not None:  # stopped meanwhile
+        return
     try:
-        run.args, run.kwargs = _inputs.substitute(run.args, run.kwargs, lambda one: one._result.value)
-        run._begin()
+        if arguments is not None:
+            run.args, run.kwargs = arguments()
+        run._admit()
         if run._stop_asked:
             run._end_what_began()
     except BaseException as error:

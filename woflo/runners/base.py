@@ -435,8 +435,10 @@ class BaseTaskRun(Generic[R]):
                 from woflo.runners import _pending
 
                 _pending.wait_for_inputs(run, inputs)
-            else:
+            elif task.keeper is None:
                 run._begin()
+            else:
+                run._admit()
         except Exception:
             _process.live.discard(run)
             raise
@@ -445,6 +447,18 @@ class BaseTaskRun(Generic[R]):
                 run.stop(wait=False)
             raise
         return run
+
+    def _admit(self) -> None:
+        """Begin, unless the call's value is remembered, or another run is about to know it."""
+        keeper = self.task.keeper
+        if keeper is None:
+            self._begin()
+        elif keeper.admit(self):
+            try:
+                self._begin()
+            except BaseException:
+                keeper.give()
+                raise
 
     def _begin(self) -> None:
         """Start the first attempt."""
@@ -537,6 +551,9 @@ class BaseTaskRun(Generic[R]):
 
     def _settle(self, result: Result[R]) -> None:
         """Give the run its outcome, once, and tell everybody who waits."""
+        keeper = self.task.keeper
+        if keeper is not None and keeper.holds(self, result):
+            return
         with _process.state:
             if self._result is not None:
                 return
@@ -581,7 +598,7 @@ class BaseTaskRun(Generic[R]):
 
         Only a stop or a time-out lets somebody else end it; then the lock is taken.
         """
-        if self._stop_asked or self._timed_out or _notify.listening:
+        if self._stop_asked or self._timed_out or _notify.listening or self.task.keeper is not None:
             self._settle(Ok(value))
             return
         if self._started:

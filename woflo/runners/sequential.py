@@ -67,7 +67,7 @@ class SequentialTaskRun(BaseTaskRun[R]):
                 current.reset(token)
             run._conclude_here(result)
             return run
-        run._begin()
+        run._admit()
         return run
 
     if not TYPE_CHECKING:

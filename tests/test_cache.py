@@ -1,0 +1,538 @@
+"""Tasks that remember their results: what is found again, what is not, and that nobody computes twice at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+from loguru import logger
+
+import woflo
+from woflo import UsageError, task
+from woflo.events import RunReused, RunStarted
+from woflo.runners import AsyncTaskRun, MultiprocessTaskRun, SequentialTaskRun, SpawnProcess, ThreadTaskRun
+from woflo.testing import PATIENCE, Flag, Ledger, capture_events
+
+RUNNERS = {
+    "fork": MultiprocessTaskRun,
+    "spawn": MultiprocessTaskRun.using(process_type=SpawnProcess),
+    "thread": ThreadTaskRun,
+    "async": AsyncTaskRun,
+    "sequential": SequentialTaskRun,
+}
+each_runner = pytest.mark.parametrize("runner", RUNNERS.values(), ids=RUNNERS.keys())
+
+
+def noted(ledger, value):
+    """Note the call, give the value back."""
+    ledger.add(str(value))
+    return value
+
+
+def fails(ledger):
+    ledger.add("call")
+    raise ValueError("no")
+
+
+@pytest.fixture
+def place(tmp_path):
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return Ledger(tmp_path / "ledger")
+
+
+@pytest.fixture
+def logged():
+    """What has been logged so far, as one text."""
+    lines = []
+    sink = logger.add(lines.append, format="{message}")
+    yield lambda: "".join(map(str, lines))
+    logger.remove(sink)
+
+
+@each_runner
+def test_a_second_call_finds_the_first_ones_value(runner, place, ledger):
+    """On every runner a call whose value is remembered returns a finished run at once."""
+    one = task(noted, cache=place, runner=runner, ignore=["ledger"])
+    first = one(ledger, 3)
+    assert first.get_result(timeout=PATIENCE) == 3
+    again = one(ledger, 3)
+    assert again._result is not None, "it has ended when the call returns"
+    assert not again.is_running()
+    assert again.wait(0)
+    assert again.state == "succeeded"
+    assert again.get_result() == 3
+    assert again.name != first.name
+    assert one(ledger, 4).get_result(timeout=PATIENCE) == 4
+    assert ledger.lines() == ["3", "4"]
+
+
+@each_runner
+def test_what_is_remembered_is_there_when_the_run_has_ended(runner, place, ledger):
+    """Whoever has a run's value can rely on its being remembered."""
+    one = task(noted, cache=place, runner=runner, ignore=["ledger"])
+    for n in range(5):
+        one(ledger, n).get_result(timeout=PATIENCE)
+        assert one.cached(ledger, n)
+
+
+def test_a_finished_run_can_be_asked_everything(place, ledger):
+    """A run that was answered from the store behaves as one that has ended."""
+    one = task(noted, cache=place, ignore=["ledger"])
+    one(ledger, 1).wait()
+    run = one(ledger, 1)
+    called = []
+    run.add_done_callback(called.append)
+    run.stop()
+    assert called == [run]
+    assert run.exception() is None
+    assert run.outcome() == woflo.Ok(1)
+    assert "succeeded" in repr(run)
+    assert woflo.gather(run, one(ledger, 1)) == [1, 1]
+
+    async def main():
+        return await one(ledger, 1)
+
+    assert asyncio.run(main()) == 1
+    assert ledger.lines() == ["1"]
+
+
+def test_values_of_every_size(place):
+    """Small values, large ones and ones of any type come back equal."""
+    values = [None, True, 0, 1.5, "é", "x" * 10_000, b"\0" * 100_000, [1, (2, {3})], {"a": {"b": [1]}}, float("inf")]
+    for number, value in enumerate(values):
+        one = task(lambda _number, value=value: value, name="give", cache=place, runner=SequentialTaskRun)
+        assert one(number).get_result() == value
+        again = one(number)
+        assert one.cached(number)
+        assert again.get_result() == value
+        assert type(again.get_result()) is type(value)
+
+
+def test_defaults_and_keywords_are_one_call(place, ledger):
+    """However its arguments are written, a call is the same call."""
+
+    def area(width, height=2, *, unit="m"):
+        ledger.add("ran")
+        return f"{width * height} {unit}"
+
+    one = task(area, cache=place, runner=SequentialTaskRun)
+    written = [one(3), one(3, 2), one(width=3), one(height=2, width=3), one(3, unit="m")]
+    assert {run.get_result() for run in written} == {"6 m"}
+    assert ledger.lines() == ["ran"]
+    one(3, unit="cm")
+    one(3.0)
+    assert len(ledger.lines()) == 3, "3 and 3.0 are different arguments"
+
+
+def test_a_wrong_call_fails_as_without_a_cache(place):
+    """A call that the function can't take fails its run with Python's own error."""
+    one = task(noted, cache=place, runner=SequentialTaskRun)
+    with pytest.raises(TypeError, match="missing"):
+        one(1).get_result()
+
+
+def test_failures_are_not_remembered(place, ledger):
+    """A run that fails, or is stopped, is run again."""
+    one = task(fails, cache=place, runner=ThreadTaskRun, ignore=["ledger"])
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no"):
+            one(ledger).get_result(timeout=PATIENCE)
+    assert ledger.lines() == ["call", "call"]
+    assert not one.cached(ledger)
+
+
+def test_why(place):
+    """`why` says what would happen, and names what has changed."""
+    factor = 2
+
+    def scaled(x, y=1):
+        return x * factor * y
+
+    one = task(scaled, cache=place, runner=SequentialTaskRun)
+    assert one.why(3).reason == "first run"
+    one(3)
+    assert one.why(3).reuse
+    assert str(one.why(3)) == "up to date"
+    decision = one.why(4)
+    assert decision.reason == "input changed"
+    assert decision.detail.startswith("x (")
+    factor = 5
+    assert one.why(3).reason == "code changed"
+    assert "factor" in one.why(3).detail
+    assert one.options(force=True).why(3).reason in {"forced", "code changed"}
+    factor = 2
+    assert one.options(force=True).why(3).reason == "forced"
+
+
+def test_forget_and_force(place, ledger):
+    """`forget` forgets one call; `options(force=True)` runs it and remembers the new value."""
+    one = task(noted, cache=place, runner=SequentialTaskRun, ignore=["ledger"])
+    one(ledger, 1)
+    one(ledger, 2)
+    assert one.forget(ledger, 1)
+    assert not one.forget(ledger, 1)
+    assert not one.cached(ledger, 1)
+    assert one.cached(ledger, 2)
+    one.options(force=True)(ledger, 2)
+    one(ledger, 2)
+    assert ledger.lines() == ["1", "2", "2"]
+
+
+def test_version_stands_for_the_code(place, ledger):
+    """With a version the code doesn't count; another version is another result."""
+    task(lambda: ledger.add("one"), name="same", cache=place, runner=SequentialTaskRun, version="1")()
+    two = task(lambda: ledger.add("two"), name="same", cache=place, runner=SequentialTaskRun, version="1")
+    two()
+    assert ledger.lines() == ["one"]
+    two.options(version=2)()
+    assert ledger.lines() == ["one", "two"]
+
+
+def test_what_cannot_be_digested_runs(place, ledger, logged):
+    """An argument that can't be digested is named once, and the task runs each time."""
+    lock = threading.Lock()
+
+    def hold(_lock, number):
+        ledger.add(str(number))
+        return number
+
+    one = task(hold, cache=place, runner=SequentialTaskRun)
+    assert [one(lock, 1).get_result() for _ in range(3)] == [1, 1, 1]
+    assert ledger.lines() == ["1", "1", "1"]
+    assert logged().count("hold is not remembered") == 1
+    assert "lock" in logged()
+    assert not one.why(lock, 1).reuse
+
+
+def test_what_cannot_be_kept_is_returned(place, ledger, logged):
+    """A value that can't be written is the run's value all the same, and that is said once."""
+
+    def live():
+        ledger.add("ran")
+        return threading.Lock()
+
+    one = task(live, cache=place, runner=ThreadTaskRun)
+    for _ in range(2):
+        assert isinstance(one().get_result(timeout=PATIENCE), type(threading.Lock()))
+    assert len(ledger.lines()) == 2
+    assert logged().count("live is not remembered") == 1
+
+
+def test_a_store_that_fails_fails_no_run(ledger, logged):
+    """Whatever the store does when a value is kept, the run has its value; that it isn't kept is said once."""
+
+    class Full(dict):
+        def __setitem__(self, key, value):
+            raise OSError(28, "No space left on device")
+
+    one = task(noted, cache=Full(), runner=ThreadTaskRun, ignore=["ledger"])
+    assert [one(ledger, n % 2).get_result(timeout=PATIENCE) for n in range(4)] == [0, 1, 0, 1]
+    assert len(ledger.lines()) == 4
+    assert logged().count("noted is not remembered") == 1
+
+
+def test_any_mapping_serves(ledger):
+    """A dict is a store: what was put into it is found by other tasks of the same code."""
+    memory = {}
+    for _ in range(2):
+        assert task(noted, cache=memory, ignore=["ledger"])(ledger, 7).get_result(timeout=PATIENCE) == 7
+    assert ledger.lines() == ["7"]
+    assert all(isinstance(value, bytes) for value in memory.values())
+
+
+def test_inputs_that_are_runs(place, ledger):
+    """Where an argument is a run, the call is looked up when its value is known."""
+    number = task(lambda n: n, name="number", runner=ThreadTaskRun)
+    one = task(noted, cache=place, runner=ThreadTaskRun, ignore=["ledger"])
+    for _ in range(3):
+        assert one(ledger, number(5)).get_result(timeout=PATIENCE) == 5
+    assert ledger.lines() == ["5"]
+    assert one.cached(ledger, 5)
+
+
+@pytest.mark.parametrize("name", ["fork", "thread", "async"])
+def test_calls_at_once_compute_once(name, place, ledger, tmp_path):
+    """Calls that come while the value is being computed wait for it, and get it."""
+    started, release = Flag(tmp_path / "started"), Flag(tmp_path / "release")
+
+    def slow(x):
+        ledger.add("ran")
+        started.set()
+        release.wait()
+        return [x]
+
+    one = task(slow, cache=place, runner=RUNNERS[name])
+    first = one(1)
+    started.wait()
+    others = [one(1) for _ in range(5)]
+    assert {run.state for run in others} == {"pending"}
+    release.set()
+    assert woflo.gather(first, *others, timeout=PATIENCE) == [[1]] * 6
+    assert ledger.lines() == ["ran"]
+
+
+def test_the_next_one_takes_over(place, ledger, tmp_path):
+    """When the run that computes is stopped or fails, one of those that wait for its value computes it."""
+    started, release = Flag(tmp_path / "started"), Flag(tmp_path / "release")
+
+    def slow():
+        ledger.add("ran")
+        started.set()
+        release.wait()
+        return "value"
+
+    one = task(slow, cache=place, runner=MultiprocessTaskRun)
+    first = one()
+    started.wait()
+    others = [one() for _ in range(3)]
+    stopped = others.pop()
+    stopped.stop()
+    assert isinstance(stopped.outcome(), woflo.StoppedFailure)
+    first.stop()
+    release.set()
+    assert woflo.gather(*others, timeout=PATIENCE) == ["value", "value"]
+    assert ledger.lines() == ["ran", "ran"]
+
+
+def test_a_task_that_calls_itself(place):
+    """A call whose own code asks for the same call is refused instead of waiting for ever."""
+
+    def endless():
+        return woflo_task[0]().get_result(timeout=PATIENCE)
+
+    woflo_task = [task(endless, cache=place, runner=SequentialTaskRun, version="1")]
+    with pytest.raises(UsageError, match="calls itself"):
+        woflo_task[0]().get_result()
+
+
+def test_recursion_with_other_arguments(place, ledger):
+    """A remembering task may call itself with other arguments."""
+
+    def fib(n):
+        ledger.add(str(n))
+        return n if n < 2 else self[0](n - 1).get_result() + self[0](n - 2).get_result()
+
+    self = [task(fib, cache=place, runner=SequentialTaskRun, version="1")]
+    assert self[0](12).get_result() == 144
+    assert len(ledger.lines()) == 13
+
+
+TWO = """
+import sys
+from woflo import task
+from woflo.testing import Ledger, Flag
+@task(cache=sys.argv[1], runner=None, ignore=["ledger", "release"], version="1")
+def slow(ledger, release, x):
+    ledger.add("ran")
+    release.wait()
+    return x * 2
+if __name__ == "__main__":
+    run = slow(Ledger(sys.argv[2]), Flag(sys.argv[3]), 21)
+    Ledger(sys.argv[2] + ".called").add("called")
+    print(run.get_result(timeout=60))
+"""
+
+
+def test_two_processes_at_once(place, ledger, tmp_path):
+    """Two programs that ask for one value at once both get it, and one of them computes it."""
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    release = Flag(tmp_path / "release")
+    command = [sys.executable, str(script), str(place), str(ledger.path), release.path]
+    programs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    called = Ledger(str(ledger.path) + ".called")
+    while len(called.lines()) < 3:
+        assert all(program.poll() is None for program in programs)
+    release.set()
+    assert [program.communicate(timeout=PATIENCE)[0] for program in programs] == ["42\n"] * 3
+    assert ledger.lines() == ["ran"]
+
+
+def test_a_killed_program_gives_its_lease_back(place, ledger, tmp_path):
+    """When the program that computes a value is killed, another one that waits for it computes it."""
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    release = Flag(tmp_path / "release")
+    command = [sys.executable, str(script), str(place), str(ledger.path), release.path]
+    first = subprocess.Popen(command)
+    while not ledger.lines():
+        assert first.poll() is None
+    second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    while len(Ledger(str(ledger.path) + ".called").lines()) < 2:
+        assert second.poll() is None
+    first.kill()
+    first.wait()
+    release.set()
+    assert second.communicate(timeout=PATIENCE)[0] == "42\n"
+    assert ledger.lines() == ["ran", "ran"]
+
+
+def test_another_session(place, ledger, tmp_path):
+    """Another session of the same script finds what the first one left, also with another hash seed."""
+    script = tmp_path / "job.py"
+    script.write_text(
+        textwrap.dedent("""
+        import sys
+        from woflo import task
+        from woflo.testing import Ledger
+        SCALE = {"a": 1, "b": 2}
+        def helper(x):
+            return x * SCALE["b"]
+        @task(cache=sys.argv[1], ignore=["ledger"])
+        def job(ledger, x, names=frozenset("abcdef")):
+            ledger.add("ran")
+            return {"value": helper(x), "names": sorted(names)}
+        print(job(Ledger(sys.argv[2]), 4).get_result()["value"])
+    """)
+    )
+    for seed in ("1", "2"):
+        out = subprocess.run(
+            [sys.executable, str(script), str(place), str(ledger.path)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert out.stdout == "8\n"
+    assert ledger.lines() == ["ran"]
+    script.write_text(script.read_text().replace('"b": 2', '"b": 3'))
+    out = subprocess.run(
+        [sys.executable, str(script), str(place), str(ledger.path)], capture_output=True, text=True, check=True
+    )
+    assert out.stdout == "12\n"
+    assert ledger.lines() == ["ran", "ran"]
+
+
+def test_methods(place, ledger):
+    """A method's object is one of its arguments."""
+
+    class Scale:
+        def __init__(self, by):
+            self.by = by
+
+        @task(cache=place, runner=SequentialTaskRun, ignore=["ledger"])
+        def times(self, ledger, x):
+            ledger.add("ran")
+            return self.by * x
+
+    assert [Scale(by).times(ledger, 2).get_result() for by in (1, 2, 1)] == [2, 4, 2]
+    assert ledger.lines() == ["ran", "ran"]
+
+
+def test_coroutine_functions(place, ledger):
+    """A coroutine function's results are remembered as any other's; the loop isn't blocked by the writing."""
+
+    async def page(n):
+        ledger.add(str(n))
+        return {"n": n}
+
+    one = task(page, cache=place)
+
+    async def main():
+        first = await one(1)
+        again = one(1)
+        assert not again.is_running()
+        return first, await again, await one(2)
+
+    assert asyncio.run(main()) == ({"n": 1}, {"n": 1}, {"n": 2})
+    assert ledger.lines() == ["1", "2"]
+
+
+def test_retries_and_timeouts(place, ledger):
+    """The policy of a task that remembers is its own: a later attempt's value is remembered."""
+
+    def flaky():
+        ledger.add("try")
+        if len(ledger.lines()) < 3:
+            raise OSError("not yet")
+        return "there"
+
+    one = task(flaky, cache=place, runner=ThreadTaskRun, retries=3, timeout=PATIENCE)
+    assert one().get_result(timeout=PATIENCE) == "there"
+    assert one().get_result(timeout=PATIENCE) == "there"
+    assert len(ledger.lines()) == 3
+
+
+def test_events(place, ledger):
+    """A call that is answered from the store is told as such, and nothing is said to have started."""
+    one = task(noted, cache=place, runner=SequentialTaskRun, ignore=["ledger"])
+    with capture_events(RunReused, RunStarted) as events:
+        one(ledger, 1)
+        one(ledger, 1)
+    assert [(type(event).__name__, event.task) for event in events] == [("RunStarted", "noted"), ("RunReused", "noted")]
+
+
+def test_in_a_graph(place, ledger):
+    """A node whose task remembers is answered from the store too."""
+    from woflo.engine import Engine
+    from woflo.graph import Node
+
+    one = task(noted, cache=place, runner=ThreadTaskRun, ignore=["ledger"])
+    for _ in range(2):
+        engine = Engine([Node("led", lambda: ledger), Node("n", lambda: 5), Node("x", one, ["led", "n"])])
+        assert engine.orchestrate()
+        assert engine.value("x") == 5
+    assert ledger.lines() == ["5"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cache": 3}, "cache must be"),
+        ({"cache": True, "version": 1.5}, "version must be"),
+        ({"cache": True, "ignore": "ledger"}, "ignore must be"),
+        ({"cache": True, "ignore": ["leger"]}, "no parameter of noted: 'leger'; there are ledger, value"),
+        ({"cache": True, "force": 1}, "force must be"),
+        ({"version": "1"}, "give cache=True"),
+        ({"ignore": ["ledger"]}, "give cache=True"),
+    ],
+)
+def test_bad_options(options, message):
+    """Options that mean nothing are refused when the task is made."""
+    with pytest.raises(UsageError, match=message):
+        task(noted, **options)
+
+
+def test_a_task_that_does_not_remember(place):
+    """Asking a task that remembers nothing is a mistake that says what to do."""
+    plain = task(noted)
+    for ask in (plain.why, plain.cached, plain.forget):
+        with pytest.raises(UsageError, match="cache=True"):
+            ask(None, 1)
+    remembering = plain.options(cache=place, ignore=["ledger"])
+    assert remembering.why(None, 1).reason == "first run"
+    assert type(remembering.options(cache=None)) is type(plain)
+
+
+@task(cache="unused", version="1")
+def module_task(x):
+    return x
+
+
+def test_pickling():
+    """A task that remembers can be pickled, by name and by value, and still remembers."""
+    assert pickle.loads(pickle.dumps(module_task)) is module_task
+    other = pickle.loads(pickle.dumps(module_task.options(version="9", ignore=["x"])))
+    assert (other.cache, other._how["version"], other.fn) == ("unused", "9", module_task.fn)
+    import cloudpickle
+
+    lone = pickle.loads(cloudpickle.dumps(task(lambda: 1, cache="unused", name="lone")))
+    assert lone.cache == "unused"
+
+
+def test_decorating_opens_nothing(tmp_path, monkeypatch):
+    """A store appears when something is first kept, not before."""
+    monkeypatch.chdir(tmp_path)
+    one = task(noted, cache=tmp_path / "store", runner=SequentialTaskRun)
+    assert not one.cached(1, 1)
+    assert not (tmp_path / "store").exists()
