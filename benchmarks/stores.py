@@ -124,13 +124,12 @@ def replay(contestant: str, count: int) -> float:
 
 
 def woflo_build(folder, count, ran):
+    from woflo._build import Build, Step
     from woflo._code import code_of
     from woflo._fingerprint import cache_key
+    from woflo._rebuild import Recipe
     from woflo._shelf import StoreShelf
     from woflo.store import Store
-
-    from woflo._build import Build, Step
-    from woflo._rebuild import Recipe
 
     code = code_of(add)
 

@@ -64,7 +64,7 @@ class Trace:  # noqa: PLW1641 - it holds dicts
 
     __slots__ = ("_hit", "_rest")
 
-    def __init__(  # noqa: PLR0913 - a record has as many fields
+    def __init__(
         self,
         *,
         task: str,
