@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 import woflo
-from woflo import BaseTaskRun, Failure, Graph, Node, Ok, TaskFailure, TaskRun, action, ref, task
+from woflo import BaseTaskRun, Failure, Graph, Node, Ok, Result, TaskFailure, TaskRun, action, ref, task
 from woflo.action import Action
 from woflo.engine import Engine
+from woflo.env import Definition, Env, Invocation, Option, PlannedTask, Type
 from woflo.lazy import Lazy, LazyDB
 from woflo.runners import AsyncTaskRun, MultiprocessTaskRun, SequentialTaskRun, ThreadTaskRun
 from woflo.runners.multiprocess import ForkProcess, SpawnProcess
@@ -164,3 +165,48 @@ async def graphs(db: LazyDB[str, Plain]) -> None:
     first, last = Action(graphs(db)), Action(functools.partial(load, 3), runner=ThreadTaskRun)
     last.requires(first)
     assert_type(action.Engine(first, last, observers=[watch]).orchestrate(timeout=1.0), bool)
+
+
+# ---------------------------------------------------------------------- typed definitions
+
+env = Env()
+integer = env.type("integer", lambda value: isinstance(value, int))
+assert_type(env.type("count", lambda value: bool(value > 0), integer), Type)
+assert_type(env.type(integer), Type)
+
+
+@env.type("rows", parent=integer)
+def rows(value: object) -> bool:
+    return isinstance(value, list)
+
+
+assert_type(rows, Type)
+
+
+@env.task(options={"n": Option(integer, default=3), "scale": integer}, product=rows)
+def defined(n: int, scale: float) -> list[float]:
+    return [scale] * n
+
+
+@env.task(requires=[defined, "other"], product=rows)
+async def later(defined: list[float]) -> float:
+    return sum(defined)
+
+
+assert_type(defined(3, 1.0), list[float])
+assert_type(defined.fn(n=3, scale=1.0), list[float])
+assert_type(env.task(product=rows)(volume)(1, 2, 3), int)
+assert_type(env.task(product=rows)(load)(3), TaskRun[list[float]])
+assert_type(env.invoke(defined, {"defined.n": 3}, scale=2), Invocation[list[float]])
+assert_type(env.invoke(later).run(), float)
+of_a_task = env.task(product=rows)(load)
+assert_type(env.invoke(of_a_task).run(runner=ThreadTaskRun, store=True), list[float])
+invocation = env.invoke("defined", n=3)
+assert_type(invocation.run(runner={"defined": AsyncTaskRun}, store={"defined": Path("kept")}, force=["defined"]), Any)
+assert_type(invocation.outcomes("defined", store={}), dict[str, Result[Any]])
+assert_type(invocation.plan("kept"), list[PlannedTask])
+assert_type(invocation.fingerprint(), str)
+with env.override("defined", lambda n: [n]), env.override({"later": lambda: 3, defined: load}):
+    assert_type(env.replace({"defined": defined}).replace(later, lambda defined: [defined]), Env)
+a_definition: Definition[..., list[float], Any] = defined
+assert_type(env.graph["defined"].requires, tuple[Hashable, ...])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from woflo import ref, task
+from woflo.env import Env, Option
 
 
 @task
@@ -59,3 +60,27 @@ task(3)  # reject
 # Runs and tasks are not what they are not.
 load(3).result()  # reject
 load(3).wait("soon")  # reject
+
+# A definition keeps its function's signature, and says neither where it runs nor what is kept.
+env = Env()
+rows = env.type("rows", callable)
+
+
+@env.task(options={"n": Option(rows)}, product=rows)
+def defined(n: int) -> list[int]:
+    return [n]
+
+
+defined("3")  # reject
+env.task()(total)  # reject
+env.task(product=int)(total)  # reject
+env.task(product=rows, options={"n": int})(total)  # reject
+env.task(product=rows, requires=3)(total)  # reject
+env.task(product=rows, runner=None)(total)  # reject
+env.task(product=rows, store=True)(total)  # reject
+env.type("rows", int, "integer")  # reject
+count: int = env.invoke(defined, n=3).run()  # reject
+env.invoke(3)  # reject
+env.invoke(defined).run(runner="thread")  # reject
+env.invoke(defined).run(store=3)  # reject
+env.override("defined", 3)  # reject
