@@ -53,7 +53,7 @@ class BoundTask:
         """Start a run with the values of what it requires."""
         for name, value in self.options.items():
             values[name] = value if name in self.given else deepcopy(value)  # a task may change what it is given, once
-        args, kwargs = self.definition.arguments(values)
+        args, kwargs = self.definition._arguments(values)
         return runner.submit(self.definition._task, args, kwargs, [])
 
     def step(self, runner: Runner | None, shelves: Shelves | None) -> Step:
@@ -87,7 +87,7 @@ class BoundTask:
 
         one = self.definition
         code = code_of(one.fn)
-        types = {f"type {kind.name!r}": code_of(kind.predicate).digest for kind in one.product.lineage()}
+        types = {f"type {kind.name!r}": code_of(kind.predicate).digest for kind in one.product._lineage()}
         options = {name: digest(value, f"{one.name}.{name}").hex() for name, value in self.options.items()}
         return cache_key(code.digest, *flat(types)), {**code.parts, **types}, options
 

@@ -114,15 +114,15 @@ class Definition(Generic[P, R, V]):
         """Call what was decorated: a function plainly, a Task so that it starts a run. The Env has no part in it."""
         return self._base(*args, **kwargs)
 
-    def takes(self, name: str) -> bool:
+    def _takes(self, name: str) -> bool:
         """Whether the function has a parameter for this option; a stand-in need not have one."""
         return name in self._keywords or name in self._positional
 
-    def arguments(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _arguments(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What the function is called with, picked from products and options by name."""
         return tuple([values[name] for name in self._positional]), {name: values[name] for name in self._keywords}
 
-    def renamed(self, old: Definition[..., Any, Any], site: Site) -> Definition[P, R, V]:
+    def _renamed(self, old: Definition[..., Any, Any], site: Site) -> Definition[P, R, V]:
         """The same in the place of another definition, under its name."""
         fields = {**self.__getstate__(), "name": old.name, "replaces": old, "_site": site}
         return Definition(**fields)

@@ -52,7 +52,7 @@ def check(target: str, tasks: Tasks, values: Any, more: Mapping[str, Any]) -> In
     for one in needed.values():
         options = {}
         for name, option in one.options.items():
-            if not one.takes(name):
+            if not one._takes(name):
                 continue
             if (one.name, name) in given:
                 options[name] = given[one.name, name]

@@ -375,7 +375,7 @@ class Env:
             if by.product is not old.product and by.product is not self._types.get(old.product.name):
                 problems.append(f"its product is a {by.product.name!r}, and not the {old.product.name!r} of this Env")
             place = by.place
-            new = by.renamed(old, site)
+            new = by._renamed(old, site)
         else:
             base = base_of(by)
             place = place_of(base, site)

@@ -66,7 +66,7 @@ class Type:
             value: what the predicates are asked about.
             what: what the line calls the value, instead of showing it.
         """
-        for one in self.lineage():
+        for one in self._lineage():
             try:
                 answer = one.predicate(value)
                 if answer:
@@ -83,7 +83,7 @@ class Type:
             )
         return ""
 
-    def lineage(self) -> Iterator[Type]:
+    def _lineage(self) -> Iterator[Type]:
         """Its oldest parent first, itself last."""
         line = [self]
         while line[-1].parent is not None:
