@@ -25,6 +25,8 @@ from unittest.mock import Mock
 import cloudpickle
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import woflo.env
 import woflo.events
@@ -1449,6 +1451,50 @@ print([name for name in ("_fingerprint", "_code", "_codec", "_shelf", "store", "
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def weighted_sum(**values):
+    return sum(value * (number + 2) for number, value in enumerate(values.values())) % 1000
+
+
+class Weighted:
+    """A task's function with as many parameters as its task needs."""
+
+    def __init__(self, names):
+        self.__signature__ = inspect.Signature(
+            [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
+        )
+        self.names = names
+
+    def __call__(self, **values):
+        return weighted_sum(**{name: values[name] for name in self.names})
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_what_is_kept_is_what_would_be_made(data):
+    """Any graph, any options, changed one by one: with a store comes out what comes out without, and what plain code says."""
+    env = new_env()
+    number = env.types["number"]
+    needs = {}
+    for n in range(data.draw(st.integers(1, 8))):
+        needs[f"t{n}"] = data.draw(st.lists(st.sampled_from([*needs]), unique=True)) if needs else []
+        one = Weighted([*needs[f"t{n}"], "k"])
+        env.task(name=f"t{n}", requires=needs[f"t{n}"], options={"k": Option(number, default=n)}, product=number)(one)
+    store = {}
+    values = {f"{name}.k": n for n, name in enumerate(needs)}
+    for _ in range(3):
+        target = data.draw(st.sampled_from([*needs]))
+        values[f"{data.draw(st.sampled_from([*needs]))}.k"] = data.draw(st.integers(0, 3))
+        made = {}
+        for name, required in needs.items():
+            made[name] = weighted_sum(**{need: made[need] for need in required}, k=values[f"{name}.k"])
+        needed = {node.target for node in env.graph.subgraph(target)}
+        invocation = env.invoke(
+            target, {key: value for key, value in values.items() if key.partition(".")[0] in needed}
+        )
+        assert invocation.run(runner=HERE, store=store) == invocation.run(runner=HERE) == made[target]
+        assert invocation.plan(store) == []
 
 
 # ---------------------------------------------------------------------- fingerprints
