@@ -194,6 +194,7 @@ def test_a_time_out_of_a_decorated_task_counts():
     ("wrong", "complaint"),
     [
         (lambda: task(runner=ThreadTaskRun)(len), "take runner= out of @task of 'len'"),
+        (lambda: task(cache=True)(len), "take cache= out of @task of 'len', and give store= to the invocation's run"),
         (lambda: 3, "@task needs a function, not int"),
         (lambda: dict, "can't be known"),
         (lambda: (one for one in ()), "needs a function"),
