@@ -18,6 +18,8 @@ from _thread import get_ident
 from time import sleep
 from types import FunctionType, MethodType
 
+from blake3 import blake3
+
 from woflo import _exceptions, _lease, _notify, events
 from woflo._code import code_of
 from woflo._fingerprint import Undigestible, cache_key, digest
@@ -64,6 +66,8 @@ class Memory:
         self.ignore = tuple(ignore)
         self.force = force
         self._names, self._defaults = _parameters(fn)
+        self.code: Code | None = None  # as it was at the last call
+        self.prefix = b""  # of the keys of calls by this code
         self._store: Store | None = None
         self._warned: set[str] = set()
 
@@ -202,7 +206,10 @@ class Keeper:
         except TypeError as error:  # the call itself is wrong: the run will say so, with its traceback
             self.obstacle = _exceptions.safe_str(error)
             return False
-        self.key = cache_key("task", task.name, code.digest, values)
+        if code is not memory.code:
+            memory.code = code
+            memory.prefix = bytes.fromhex(cache_key("task", task.name, code.digest))
+        self.key = blake3(memory.prefix + values).hexdigest()
         return True
 
     def look(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
