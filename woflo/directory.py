@@ -304,8 +304,10 @@ class Directory(MutableMapping[str, bytes]):
                     continue
                 try:
                     stat = file.stat(follow_symlinks=False)
-                except FileNotFoundError:
+                except FileNotFoundError:  # it was removed meanwhile
                     continue
+                except OSError as error:
+                    raise StoreError(f"{file.path!r} can't be looked at", _reason(error)) from error
                 yield f"{kind}/{shard.name}{'/' * leftovers}{file.name}", stat
 
     # ------------------------------------------------------------------ writing
@@ -514,7 +516,7 @@ class Directory(MutableMapping[str, bytes]):
             keep: keys of traces that stay, with their blobs, whatever the limits; digests of blobs that stay.
 
         Raises:
-            StoreError: something can't be removed.
+            StoreError: something can't be read or removed.
         """
         from collections import Counter
 
@@ -523,7 +525,10 @@ class Directory(MutableMapping[str, bytes]):
         blobs = {name[5:]: stat for name, stat in self._scan("blob")}
         traces: dict[str, tuple[os.stat_result, set[str], float]] = {}
         for name, stat in self._scan("trace"):
-            outputs = self._outputs(name) & blobs.keys()
+            outputs = self._outputs(name, stat)
+            if outputs is None:
+                continue
+            outputs &= blobs.keys()
             traces[name[6:]] = stat, outputs, max([_used(stat), *(_used(blobs[one]) for one in outputs)])
         named = Counter(digest for _, outputs, _ in traces.values() for digest in outputs)
         removed = [0, 0]
@@ -565,11 +570,16 @@ class Directory(MutableMapping[str, bytes]):
                     drop("blob", name, blobs.pop(name))
         return Swept(removed[0], removed[1], self._remove_leftovers(now - _LEFTOVER_AGE), freed)
 
-    def _outputs(self, name: str) -> set[str]:
+    def _outputs(self, name: str, stat: os.stat_result) -> set[str] | None:
+        """The blobs that a trace names; None if it was removed meanwhile."""
+        if not modes.S_ISREG(stat.st_mode):
+            return set()
         try:
             return _record.outputs_of(bytes(self._peek(name)))
-        except (KeyError, OSError, StoreError):
-            return set()
+        except KeyError:
+            return None
+        except OSError as error:  # what it names would look like nobody's
+            raise StoreError(f"{self!r} can't read {name}", _reason(error)) from error
 
     def _remove(self, kind: str, digits: str, stat: os.stat_result) -> bool:
         """Remove an entry, unless it was written or used again since it was looked at."""
@@ -615,6 +625,8 @@ def _listed(path: str) -> list[os.DirEntry[str]]:
             return list(entries)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise StoreError(f"{path!r} can't be listed", _reason(error)) from error
 
 
 def _write_all(fd: int, parts: list[memoryview]) -> None:
