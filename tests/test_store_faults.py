@@ -585,50 +585,34 @@ SYSCALLS = (
 )
 SYSCALLS += ("mkdirat", "newfstatat", "fstat", "utimensat", "close", "getdents64", "getrandom")
 
-TRACED = """
-import os, sys
-from tests import test_store_faults as faults
-from pathlib import Path
-import logging, loguru
-root, operation = Path(sys.argv[1]), sys.argv[2]
-store = faults.prepared(root)
-loguru.logger.remove()
-warm = faults.prepared(root.with_name(root.name + "-warm"))
-faults.OPERATIONS[operation](warm)
-os.write(1, b"ready")
-os.read(0, 1)
-try:
-    faults.OPERATIONS[operation](store)
-except faults.StoreError:
-    pass
-os._exit(0)
-"""
-
 
 def traced(root: Path, operation: str, call: str, fault: str, turn: int) -> tuple[int, bool]:
     """Carry an operation out with the n-th system call of a name failing: its exit status, and whether it came to that."""
     log = root.with_name(root.name + ".log")
-    child = subprocess.Popen(
-        [sys.executable, "-c", TRACED, str(root), operation],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
-    with child:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        assert os.read(child.stdout.fileno(), 5) == b"ready"
-        inject = f"inject={call}:{fault}:when={turn}"
-        command = ["strace", "-f", "-o", str(log), "-e", f"trace={call}", "-e", inject, "-p", str(child.pid)]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
-            assert tracer.stderr is not None
-            said = tracer.stderr.readline()
-            if "attached" not in said:
-                child.kill()
-                pytest.skip(f"strace can't attach here: {said}")
-            child.stdin.write(b"\n")
-            child.stdin.flush()
-            status = child.wait(PATIENCE)
-            tracer.wait(PATIENCE)
-        injected = "(INJECTED)" in log.read_text() or status == -signal.SIGKILL
+    store = prepared(root)
+    (told, tell), (wait, go) = os.pipe(), os.pipe()
+
+    def work() -> None:
+        os.write(tell, b"ready")
+        os.read(wait, 1)
+        with contextlib.suppress(StoreError):
+            OPERATIONS[operation](store)
+
+    child = start(work)
+    os.read(told, 5)
+    inject = f"inject={call}:{fault}:when={turn}"
+    command = ["strace", "-o", str(log), "-e", f"trace={call}", "-e", inject, "-p", str(child)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
+        assert tracer.stderr is not None
+        said = tracer.stderr.readline()
+        os.write(go, b".")
+        status = waited(child)
+        tracer.wait(PATIENCE)
+    for fd in (told, tell, wait, go):
+        os.close(fd)
+    if "attached" not in said:
+        pytest.skip(f"strace can't attach here: {said}")
+    injected = "(INJECTED)" in log.read_text() or status == -signal.SIGKILL
     log.unlink()
     return status, injected
 

@@ -162,7 +162,7 @@ _strict, _lenient = (
     JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=allow, separators=(",", ":")).encode
     for allow in (False, True)
 )
-_parse = JSONDecoder().decode
+_scan: Callable[[str, int], tuple[Any, int]] = JSONDecoder().scan_once  # type: ignore[attr-defined] # it is there
 
 
 def _json(value: Any, safe: bool) -> bytes | None:
@@ -355,6 +355,17 @@ def _text(view: memoryview) -> str:
     return str(view, "utf-8", "surrogatepass")
 
 
+def _parse(view: memoryview) -> Any:
+    text = _text(view)
+    try:
+        value, end = _scan(text, 0)
+    except StopIteration:
+        raise ValueError("it isn't JSON") from None
+    if end != len(text):
+        raise ValueError("something follows the JSON")
+    return value
+
+
 def _array(view: memoryview) -> Any:
     import numpy as np
 
@@ -392,7 +403,7 @@ def _unpickle_apart(view: memoryview) -> Any:
 _READERS: dict[str, Callable[[memoryview], Any]] = {
     "bytes": bytes,
     "text": _text,
-    "json": lambda view: _parse(_text(view)),
+    "json": _parse,
     "npy": _array,
     "npy-scalar": lambda view: _array(view)[()],
     "pickle": loads,
