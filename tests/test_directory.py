@@ -431,6 +431,24 @@ def test_a_folder_that_is_deleted_meanwhile(store: Store, root: Path) -> None:
     assert store.get(digest) == "x" * 2000
 
 
+def test_where_folders_have_no_descriptors(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows there are only paths: the same entries, found in the same places."""
+    folder = store.mapping
+    monkeypatch.setattr(directory, "_AT", False)
+    digest = store.put([np.arange(5000.0)])
+    store.record(KEYS[1], trace(digest))
+    store.record(KEYS[1], trace(digest))
+    assert store.get(digest)[0].tolist() == list(range(5000))
+    assert store.trace(KEYS[1]) == trace(digest)
+    assert store.put([np.arange(5000.0)]) == digest
+    monkeypatch.undo()
+    assert store.verify() == {}
+    assert folder.stats()[:2] == (1, 1)
+    monkeypatch.setattr(directory, "_AT", False)
+    assert folder.gc(max_bytes=0)[:2] == (1, 1)
+    assert not store.delete(digest)
+
+
 # ------------------------------------------------------------------ tidying up
 
 

@@ -448,6 +448,8 @@ class FaultyOs:
                 os._exit(9)
             if name == "close":  # Linux closes it all the same
                 real(*args)
+            if self.fault == "interrupt":
+                raise KeyboardInterrupt
             raise OSError(self.fault, os.strerror(int(self.fault)), args[0] if args else None)
 
         return call
@@ -516,14 +518,18 @@ def check(root: Path, operation: str, *, leftovers: int = 0, whole: bool = True)
 
 
 @pytest.mark.parametrize(
-    "fault", [errno.EIO, errno.ENOENT, *map(slow, (errno.ENOSPC, errno.EMFILE, errno.EACCES, errno.EEXIST))]
+    "fault",
+    [errno.EIO, errno.ENOENT, "interrupt", *map(slow, (errno.ENOSPC, errno.EMFILE, errno.EACCES, errno.EEXIST))],
 )
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("fresh", [False, slow(True)], ids=["in use", "fresh"])
 def test_an_error_at_every_call(
-    tmp_path: Path, operation: str, fault: int, fresh: bool, warnings: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, operation: str, fault: int | str, fresh: bool, warnings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reading is a miss, writing a StoreError or done; nothing half-written is left, and no descriptor open."""
+    """Reading is a miss, writing a StoreError or done; nothing half-written is left, and no descriptor open.
+
+    So it is when Ctrl-C comes at that place.
+    """
     del warnings
     for turn in itertools.count(1):
         root = tmp_path / str(turn)
@@ -534,7 +540,7 @@ def test_an_error_at_every_call(
         faulty = FaultyOs(turn, fault)
         with monkeypatch.context() as patch:
             patch.setattr(directory, "os", faulty)
-            with contextlib.suppress(StoreError):
+            with contextlib.suppress(StoreError, KeyboardInterrupt):
                 OPERATIONS[operation](store)
         if fresh:
             assert Store(Directory(root)).verify() == {}
@@ -774,6 +780,22 @@ def test_a_folder_that_cannot_be_entered(warnings: list[str]) -> None:
         assert store.get(old_digest()) == OLD
 
     as_nobody(work)
+
+
+@pytest.mark.parametrize("call", ["read", "readv", "fstat"])
+def test_an_entry_that_is_replaced_on_another_machine(root: Path, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stale handle of a network file system is no damage: the new entry is read."""
+    store = prepared(root)
+    real = getattr(os, call)
+
+    def stale_once(*_: Any) -> Any:
+        monkeypatch.setattr(os, call, real)
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(os, call, stale_once)
+    assert store.trace(OLD_KEY) is not None
+    assert store.get(old_digest()) == OLD
+    assert getattr(os, call) is real
 
 
 def test_no_descriptors_left(root: Path, warnings: list[str]) -> None:

@@ -5,19 +5,25 @@ None, numbers, and the lists and dicts that JSON holds exactly; `npy` (`npy-scal
 objects; `pickle` (`pickle-5` with buffers of their own) for the rest, by value where it can't be named; and what
 `register` adds. Large buffers are neither copied to be encoded nor, from writable memory, to be decoded.
 
+A pickle only names the classes and functions that its value consists of. Where they are the project's, a digest of their code
+is part of the codec's name (`pickle~0123456789abcdef`): whoever uses such a value depends on that code too.
+
 Nothing here knows stores. What is decoded must have been verified before: a pickle runs code.
 """
 
 from __future__ import annotations
 
 import sys
-from functools import lru_cache
+from functools import cache, lru_cache
 from json import JSONDecoder, JSONEncoder
 from pickle import Pickler, loads
 from struct import pack, unpack_from
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from woflo import _exceptions
+from woflo._fingerprint import Undigestible, cache_key, digest
+from woflo._origin import PROJECT, origin
 from woflo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +37,8 @@ __all__ = ["Undecodable", "Unencodable", "decode", "encode", "register"]
 
 _PICKLES = frozenset({"pickle", "pickle-5"})
 _OWN = frozenset({"bytes", "text", "json", "npy", "npy-scalar", "trace"}) | _PICKLES
-_NAME_LENGTH = 32  # characters: a record's header has room for so many
+_NAME_LENGTH = 16  # characters: a record's header has room for so many
+_STAMP = 16  # hexadecimal digits of the code's digest: enough to tell two states of a project apart
 _APART = 4096  # bytes from which a pickled buffer is kept apart: less isn't worth a place of its own
 _ALIGNED = 64  # bytes: every buffer begins at a multiple, as numpy's own do
 _DEEPEST = 200  # levels that JSON is used for; its recursion ends at some 900
@@ -87,7 +94,7 @@ def register(
 
     Args:
         type: the exact type of the values.
-        name: of the codec, in every record: at most 32 characters of a–z, 0–9, `.`, `_`, `+` and `-`.
+        name: of the codec, in every record: at most 16 characters of a–z, 0–9, `.`, `_`, `+` and `-`.
         encode: gives a value's bytes, or a list of parts that follow each other; mustn't change what it has given.
         decode: makes a value of them; gets a memoryview, which may be a mapped file.
 
@@ -145,9 +152,10 @@ def encode(value: Any, *, safe: bool = False) -> Encoded:
 def _registered(value: Any, name: str, encode: Callable[[Any], Any]) -> Encoded:
     try:
         given = encode(value)
-        return name, [_bytes_of(part) for part in (given if isinstance(given, (list, tuple)) else [given])]
+        parts = [_bytes_of(part) for part in (given if isinstance(given, (list, tuple)) else [given])]
     except (Exception, SystemExit, GeneratorExit) as error:
         raise Unencodable(f"the codec {name!r} raised {_told(error)}") from error
+    return name + _stamp([type(value)]), parts
 
 
 def _bytes_of(part: Any) -> Part:
@@ -245,16 +253,32 @@ class _Parts:
         return len(part)
 
 
+class _NotingPickler(Pickler):
+    """Notes the classes and functions that the pickle names."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.met: dict[int, Any] = {}
+
+    def reducer_override(self, value: Any) -> Any:  # nobody asks it about plain values
+        _note(value, self.met)
+        return NotImplemented
+
+
+def _note(value: Any, met: dict[int, Any]) -> None:
+    kind = type(value)
+    code = value if kind is FunctionType or issubclass(kind, type) else kind
+    met[id(code)] = code
+
+
 def _pickle(value: Any) -> Encoded:
     try:
-        return _pickled(value, Pickler)
+        return _pickled(value, _NotingPickler)
     except (Exception, SystemExit, GeneratorExit) as first:  # a user's __reduce__ may raise anything
         if isinstance(first, RecursionError):  # looking for a culprit would meet the same at every level
             raise Unencodable("it is nested too deeply for pickle") from first
         try:
-            import cloudpickle
-
-            return _pickled(value, cloudpickle.Pickler)
+            return _pickled(value, _by_value())
         except (Exception, SystemExit, GeneratorExit):
             from woflo.runners import _inputs
 
@@ -262,7 +286,23 @@ def _pickle(value: Any) -> Encoded:
             raise Unencodable(f"a {_exceptions.type_name(type(part))} can't be pickled: {_told(first)}", way) from first
 
 
-def _pickled(value: Any, pickler: Callable[..., Any]) -> Encoded:
+@cache
+def _by_value() -> type[Any]:
+    import cloudpickle
+
+    class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.met: dict[int, Any] = {}
+
+        def reducer_override(self, value: Any) -> Any:
+            _note(value, self.met)
+            return super().reducer_override(value)
+
+    return ByValue
+
+
+def _pickled(value: Any, kind: type[Any]) -> Encoded:
     file = _Parts()
     buffers: list[memoryview] = []
 
@@ -273,14 +313,34 @@ def _pickled(value: Any, pickler: Callable[..., Any]) -> Encoded:
         buffers.append(raw)
         return False
 
-    pickler(file, 5, buffer_callback=inside).dump(value)
+    pickler = kind(file, 5, buffer_callback=inside)
+    pickler.dump(value)
+    stamp = _stamp(pickler.met.values())
     if not buffers:
-        return "pickle", file.parts
+        return "pickle" + stamp, file.parts
     sizes = [buffer.nbytes for buffer in buffers]
     parts: list[Part] = [_padded(pack(f"<{len(sizes) + 1}Q", len(sizes), *sizes))]
     for buffer in buffers:
         parts += [buffer, bytes(-buffer.nbytes % _ALIGNED)]
-    return "pickle-5", [*parts, *file.parts]
+    return "pickle-5" + stamp, [*parts, *file.parts]
+
+
+def _stamp(met: Iterable[Any]) -> str:
+    """What a codec's name says of the code that a value consists of: nothing, if none is the project's."""
+    digests = {_code_digest(code) for code in met if _is_projects(code)}
+    return f"~{cache_key('code', *sorted(digests))[:_STAMP]}" if digests else ""
+
+
+def _is_projects(code: Any) -> bool:
+    module = getattr(code, "__module__", None)
+    return isinstance(module, str) and origin(module) == PROJECT
+
+
+def _code_digest(code: Any) -> bytes:
+    try:
+        return digest(code)
+    except Undigestible:  # by its name, as what it depends on
+        return digest((code.__module__, code.__qualname__))
 
 
 def _padded(data: bytes) -> bytes:
@@ -337,6 +397,7 @@ def decode(codec: str, data: memoryview | bytes, *, safe: bool = False) -> Any:
     Raises:
         Undecodable: this process doesn't have the codec, or refuses it (`safe`), or a class of the value is gone.
     """
+    codec = codec.partition("~")[0]
     if codec in _PICKLES and safe:
         raise Undecodable("it is a pickle, and a safe store refuses pickle")
     view = memoryview(data)

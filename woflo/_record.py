@@ -36,7 +36,7 @@ __all__ = [
     "trace_record",
 ]
 
-BLOB_LINE = 128  # bytes of a blob's first line, with its padding: a codec's name has up to 32, a length up to 19
+BLOB_LINE = 128  # bytes of a blob's first line, with its padding: a codec's name has up to 33, a length up to 19
 _HIT = ("task", "when", "seconds", "kept", "outputs", "small")
 _REST = ("code", "parts", "options", "inputs", "versions")
 

@@ -17,6 +17,7 @@ import stat as modes
 import sys
 import time
 from collections.abc import MutableMapping
+from errno import ESTALE
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from woflo import _record
@@ -85,11 +86,20 @@ class _Folder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.fd is not None:
-            try:
-                os.close(self.fd)
-            except OSError:  # nothing was written through it
-                return
+        self.close()
+
+    def __del__(self) -> None:  # Ctrl-C may come before the `with` that it was opened for
+        self.close()
+
+    def close(self) -> None:
+        fd = self.fd
+        if fd is None or fd < 0:
+            return
+        self.fd = -1
+        try:
+            os.close(fd)
+        except OSError:  # nothing was written through it
+            return
 
     def inner(self, name: str) -> _Folder:
         """A folder in this one; a symbolic link isn't followed."""
@@ -174,9 +184,13 @@ class Directory(MutableMapping[str, bytes]):
             data = os.read(fd, _FIRST_READ)
             if len(data) == _FIRST_READ:
                 data += self._read(fd, self._plain(fd, name).st_size - len(data))
-            return data
+        except OSError as error:
+            if error.errno != ESTALE:
+                raise
+            return self[name]  # on a network, another machine has just replaced it
         finally:
             os.close(fd)
+        return data
 
     def view(self, name: str) -> memoryview:
         """An entry as memory that is the caller's alone.
@@ -196,6 +210,10 @@ class Directory(MutableMapping[str, bytes]):
             if stat.st_size < _MAPPED:
                 return memoryview(self._read(fd, stat.st_size))
             return memoryview(mmap.mmap(fd, stat.st_size, access=mmap.ACCESS_COPY))
+        except OSError as error:
+            if error.errno != ESTALE:
+                raise
+            return self.view(name)
         finally:
             os.close(fd)
 

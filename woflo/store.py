@@ -208,7 +208,13 @@ class Store:
         self._write(name, [data], durable)
 
     def trace(self, key: str) -> Trace | None:
-        """The trace under a key; None if there is none, or it is damaged, which is said once."""
+        """The trace under a key; None if there is none, or it is damaged, which is said once.
+
+        Raises:
+            UsageError: no key has such characters.
+        """
+        if not key.isalnum():  # so that it leads nowhere else; whether it is hexadecimal is of no importance here
+            raise _bad_key(key)
         name = "trace/" + key
         try:
             data = self.mapping[name]

@@ -257,6 +257,8 @@ class StoreContract:
                     use(name)
             with _raising(UsageError):
                 store.record(name, _trace())
+            with contextlib.suppress(UsageError):
+                assert store.trace(name) is None
         assert not list(store.mapping)
 
     # others
