@@ -50,6 +50,12 @@ def trace(*digests: str, **fields: Any) -> Trace:
     return Trace(**{**given, **fields})
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written in time for a power failure is told by the order of the calls."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return tmp_path / "store"

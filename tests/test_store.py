@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import fsspec
@@ -13,6 +14,12 @@ from woflo.testing import StoreContract
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
     from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The promises are about what is kept, not about when."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 class TestDict(StoreContract):

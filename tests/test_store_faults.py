@@ -54,6 +54,12 @@ def trace(**fields: Any) -> Trace:
     return Trace(**{**given, **fields})
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash of the program doesn't need the disk; what does is told by the order of the calls (test_directory)."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
 @pytest.fixture
 def warnings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the store says, instead of in the log."""
@@ -629,8 +635,9 @@ def traced(root: Path, operation: str, call: str, fault: str, turn: int) -> tupl
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("fault", ["error=EIO", "error=ENOSPC", "signal=KILL"])
 @pytest.mark.parametrize("operation", ["put", "put many parts", "record again", "read", "gc all", "delete"])
-def test_every_system_call(tmp_path: Path, operation: str, fault: str) -> None:
+def test_every_system_call(tmp_path: Path, operation: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel fails, or kills, at each call in turn: the same promise, without our own stand-in for `os`."""
+    monkeypatch.undo()
     points = 0
     for call in SYSCALLS:
         for turn in itertools.count(1):
