@@ -19,6 +19,7 @@ from woflo._merkle import buffer, pack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 __all__ = ["Import", "Name", "Reading", "read"]
@@ -48,12 +49,13 @@ class Reading(NamedTuple):
 class _Step:
     """An instruction: `value` is what it refers to; `target` and `handler` are where control may go instead of on."""
 
-    __slots__ = ("handler", "local", "name", "offset", "reference", "target", "value")
+    __slots__ = ("effect", "handler", "local", "name", "offset", "reference", "target", "value")
 
-    def __init__(self, name: str, value: Any, offset: int, target: int = -1, local: int = -1) -> None:
+    def __init__(self, name: str, value: Any, offset: int, effect: int = 0, target: int = -1, local: int = -1) -> None:
         self.name = name
         self.value = value
         self.offset = offset
+        self.effect = effect  # by how much the stack grows
         self.target = target
         self.local = local  # the local variable that it touches
         self.handler: tuple[int, int, bool] | None = None
@@ -74,6 +76,7 @@ _BRANCHES = {
 }  # what control goes on with first, and whether that is the jump's target
 _LAST = {"RAISE_VARARGS", "RERAISE", "RETURN_VALUE"}
 _ABOUT_TEXT = {"__doc__", "__firstlineno__", "__static_attributes__"}  # what a class body stores about its text
+_ANNOTATIONS, _CLOSURE, _ANNOTATE = 0x4, 0x8, 0x10  # of MAKE_FUNCTION and SET_FUNCTION_ATTRIBUTE
 _GLOBAL = {"LOAD_FROM_DICT_OR_GLOBALS", "LOAD_GLOBAL", "LOAD_NAME"}
 _ATTRIBUTE = {"DELETE_ATTR", "LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR"}
 _FLAGGED = {"LOAD_ATTR", "LOAD_GLOBAL", "LOAD_SUPER_ATTR"}  # the last bits of the argument say how it is called
@@ -125,13 +128,53 @@ def _steps(code: CodeType) -> list[_Step]:
     if not code.co_flags & _OPTIMIZED:
         for before, step in pairwise(steps):
             if step.name == "STORE_NAME" and step.value[2:] in _ABOUT_TEXT:
-                before.name = step.name = "NOP"
-                before.value = step.value = None
+                _erase((before, step))
+    _forget_annotations(steps)
     for step in steps:
         if step.name in _OR_POP:
             _thread(steps, step)
     _refer(steps)
     return steps
+
+
+def _erase(steps: Iterable[_Step]) -> None:
+    for step in steps:
+        step.name, step.value = "NOP", None
+
+
+def _forget_annotations(steps: list[_Step]) -> None:
+    """Erase what makes the annotations of functions inside this one."""
+    for number, step in enumerate(steps):
+        if step.name != "MAKE_FUNCTION":
+            continue
+        after = number + 1
+        given = step.value or 0  # up to Python 3.12: what is on the stack, below the code
+        while after < len(steps) and steps[after].name == "SET_FUNCTION_ATTRIBUTE":
+            given |= steps[after].value
+            after += 1
+        if not given & (_ANNOTATIONS | _ANNOTATE):
+            continue
+        last = number - 2  # before the code
+        if given & _CLOSURE:
+            last = _start(steps, last) - 1
+        first = _start(steps, last)
+        if first < 0:
+            continue
+        _erase(steps[first : last + 1])
+        _erase(one for one in steps[number + 1 : after] if one.value in {_ANNOTATIONS, _ANNOTATE})
+        if step.value is not None:
+            step.value &= ~_ANNOTATIONS
+
+
+def _start(steps: list[_Step], last: int) -> int:
+    """Where the expression begins whose value the step `last` leaves on the stack; -1 if it isn't one straight line."""
+    height, number = 0, last
+    while number >= 0 and steps[number].target < 0:
+        height += steps[number].effect
+        if height == 1:
+            return number
+        number -= 1
+    return -1
 
 
 def _thread(steps: list[_Step], step: _Step) -> None:
@@ -151,25 +194,27 @@ def _thread(steps: list[_Step], step: _Step) -> None:
 def _split(one: dis.Instruction, constants: tuple[Any, ...]) -> list[_Step]:
     """The steps of an instruction; the compiler may put two into one if they stand on one line."""
     name, arg, at = one.opname, one.arg, one.offset
+    effect = dis.stack_effect(one.opcode, arg, jump=False)
     if one.opcode in _JUMPS:
-        return [_Step(name.replace("_FORWARD", "").replace("_BACKWARD", ""), None, at, one.argval)]
+        return [_Step(name.replace("_FORWARD", "").replace("_BACKWARD", ""), None, at, effect, one.argval)]
     if one.opcode in dis.hasname:
         bits = (arg or 0) & 3 if name == "LOAD_SUPER_ATTR" else (arg or 0) & 1
-        return [_Step(name, f"{bits if name in _FLAGGED else 0} {one.argval}", at)]
+        return [_Step(name, f"{bits if name in _FLAGGED else 0} {one.argval}", at, effect)]
     if one.opcode in dis.haslocal and arg is not None:
-        return _locals(name.replace("_BORROW", "").replace("_CHECK", ""), arg, at)
+        return _locals(name.replace("_BORROW", "").replace("_CHECK", ""), arg, at, effect)
     if name == "LOAD_SMALL_INT":
-        return [_Step("LOAD_CONST", _Constant(arg), at)]
+        return [_Step("LOAD_CONST", _Constant(arg), at, 1)]
     if name == "RETURN_CONST":
-        return [_Step("LOAD_CONST", _Constant(constants[arg or 0]), at), _Step("RETURN_VALUE", None, at)]
-    return [_Step(name, _Constant(constants[arg or 0]) if one.opcode in dis.hasconst else arg, at)]
+        return [_Step("LOAD_CONST", _Constant(constants[arg or 0]), at, 1), _Step("RETURN_VALUE", None, at, -1)]
+    return [_Step(name, _Constant(constants[arg or 0]) if one.opcode in dis.hasconst else arg, at, effect)]
 
 
-def _locals(name: str, arg: int, at: int) -> list[_Step]:
+def _locals(name: str, arg: int, at: int, effect: int) -> list[_Step]:
     first, _, second = name.partition("_FAST_")
     if not second.endswith("_FAST"):
-        return [_Step(name, arg, at, local=arg)]
-    return [_Step(f"{first}_FAST", arg >> 4, at, local=arg >> 4), _Step(second, arg & 15, at, local=arg & 15)]
+        return [_Step(name, arg, at, effect, local=arg)]
+    two = ((f"{first}_FAST", arg >> 4), (second, arg & 15))
+    return [_Step(name, local, at, 1 if "LOAD" in name else -1, local=local) for name, local in two]
 
 
 class _Constant:

@@ -244,6 +244,10 @@ def _wrapped(value: Any) -> Expansion:
     return Node(type(value).__name__.encode(), (value.__func__,), names=(".__func__",))
 
 
+def _cached_property(value: Any) -> Expansion:
+    return Node(b"cached_property", (value.func, value.attrname), names=(".func", ".attrname"))
+
+
 def _enum(value: Any) -> Expansion:
     return Node(b"enum", (type(value), value._name_, value._value_), names=("", "", ".value"))
 
@@ -258,6 +262,10 @@ def _hooked(value: Any) -> Expansion:
 
 def _spent(value: object) -> Expansion:
     raise Undigestible("", f"a {type(value).__name__} gives its items only once; pass a list of them")
+
+
+def _weak(value: object) -> Expansion:
+    raise Undigestible("", f"a {type(value).__name__} holds what others may let go at any time")
 
 
 def _identity(value: object) -> Expansion:
@@ -284,7 +292,8 @@ def _reduced(value: Any) -> Expansion:
         raise Undigestible("", f"what a {what} holds can't be read ({_told(error)})") from error
     if isinstance(reduced, str):
         if hasattr(value, "__wrapped__"):  # lru_cache says no more than its name
-            return Node(b"wrapper", (kind, value.__wrapped__), names=("", ".__wrapped__"))
+            own = {name: part for name, part in getattr(value, "__dict__", {}).items() if not name.startswith("__")}
+            return Node(b"wrapper", (kind, value.__wrapped__, _attributes(own)), names=("", ".__wrapped__", ""))
         return named(getattr(value, "__module__", None) or kind.__module__, reduced)
     make, args, state, items, pairs = (*reduced, None, None, None)[:5]
     if make in _NEW:
@@ -401,7 +410,11 @@ _KNOWN: dict[type, Expand] = {
 _BY_NAME: dict[tuple[str, str], Expand] = {  # of classes that need not be loaded
     ("collections", "OrderedDict"): _ordered_dict,
     ("enum", "Enum"): _enum,
+    ("functools", "cached_property"): _cached_property,
     ("pathlib", "Path"): _path,
     ("pathlib._local", "Path"): _path,  # Python 3.13
+    ("weakref", "WeakKeyDictionary"): _weak,
+    ("weakref", "WeakValueDictionary"): _weak,
+    ("_weakrefset", "WeakSet"): _weak,
     ("woflo.task", "Task"): _is_code,
 }

@@ -10,9 +10,10 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import ModuleType
 
-__all__ = ["PACKAGE", "PROJECT", "PYTHON", "file_of", "origin", "python_version", "version_of"]
+__all__ = ["PACKAGE", "PROJECT", "PYTHON", "compiled_file", "file_of", "origin", "python_version", "version_of"]
 
 PROJECT, PACKAGE, PYTHON = "project", "package", "Python"
 
@@ -98,6 +99,17 @@ def _version(root: str) -> str:
     if names:
         return " ".join(metadata.version(name) for name in names)
     return str(getattr(sys.modules.get(root), "__version__", "unknown"))
+
+
+def compiled_file(module: str) -> Path | None:
+    """Where a module lies that is loaded and compiled; else None."""
+    path = getattr(sys.modules.get(module), "__file__", None)
+    if not isinstance(path, str) or path.endswith((".py", ".pyc", ".ipynb")):
+        return None
+    from importlib.machinery import EXTENSION_SUFFIXES
+    from pathlib import Path
+
+    return Path(path) if path.endswith(tuple(EXTENSION_SUFFIXES)) else None
 
 
 def file_of(module: str) -> str:

@@ -1,0 +1,452 @@
+"""From a function by the names that its byte code looks up to all that it depends on, breadth first.
+
+What is met counts
+
+- of the project: by its code, its defaults, its closure, and what it looks up in turn;
+- of an installed package: by the package's version; of Python's library: by Python's version;
+- a value: by its digest at this time; a part of it that can't be digested (a lock, an open client) by its type only.
+
+What doesn't count: names that are only known at run time (`getattr(module, name)`, `eval`), names and places of files,
+docstrings and annotations. What the survey has found is told in the order in which it was found, so that one digest means one
+such graph of code, whatever the names in it.
+"""
+
+from __future__ import annotations
+
+import sys
+from marshal import dumps as _marshal
+from types import BuiltinFunctionType, CodeType, FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
+
+from woflo import _bytecode
+from woflo._fingerprint import Undigestible, cache_key, digest, expand, named
+from woflo._merkle import PLAIN, Leaf, Node, fold, plain
+from woflo._origin import PACKAGE, PROJECT, compiled_file, file_of, origin, python_version, version_of
+from woflo._watch import ABSENT, ATTRIBUTE, CELL, DEFAULT, GLOBAL, Place, Watch, content_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from woflo._bytecode import Import, Name
+
+__all__ = ["SHORT", "Survey", "holdings", "is_builtin", "is_task", "module_of"]
+
+SHORT = 16  # hexadecimal digits of a part's digest: enough to see that it changed
+
+_NO_CONTENT = frozenset(
+    {"__builtins__", "__doc__", "__file__", "__loader__", "__name__", "__package__", "__path__", "__spec__"}
+)  # names that a module has because of where it lies
+_OF_THE_TEXT = frozenset(
+    {
+        "__abstractmethods__",
+        "__annotate__",
+        "__annotate_func__",
+        "__annotations__",
+        "__annotations_cache__",
+        "__dataclass_fields__",
+        "__dataclass_params__",
+        "__dict__",
+        "__doc__",
+        "__firstlineno__",
+        "__module__",
+        "__orig_bases__",
+        "__parameters__",
+        "__qualname__",
+        "__slotnames__",
+        "__static_attributes__",
+        "__weakref__",
+        "_abc_impl",
+    }
+)  # fmt: skip - attributes that Python keeps of a class's text, or for itself
+_MOST_DECORATORS = 100  # of one function, one round the other; more are a circle
+_DESCRIPTORS = (GetSetDescriptorType, MemberDescriptorType)
+_FIXED = PLAIN | {BuiltinFunctionType, classmethod, complex, property, range, staticmethod, type(...)}
+"""Types whose values never change; what a property is made of is watched by itself."""
+
+
+class Survey:
+    """One survey.
+
+    Attributes:
+        digest: of all that was found, when it is done; 64 hexadecimal digits.
+        parts: what people call each part, and its short digest or version; what was asked about comes first.
+        loose: the parts that hold something that can't be digested.
+        watch: what has to be as it was for this to hold.
+    """
+
+    def __init__(self) -> None:
+        self.digest = ""
+        self.parts: dict[str, str] = {}
+        self.loose: tuple[str, ...] = ()
+        self.watch = Watch()
+        self._root: Any = None  # what is called itself
+        self._found: list[Any] = []  # functions, classes and modules; it grows
+        self._numbers: dict[int, int] = {}  # by id
+        self._told: list[Any] = []  # plain values: what is digested
+        self._pieces: dict[str, list[bytes]] = {}  # of the parts, by their label
+        self._versions: dict[str, str] = {"Python": python_version()}
+        self._elsewhere: dict[str, bool] = {}  # by the module's name: whether it isn't the project's
+        self._loose: dict[str, None] = {}
+
+    def of(self, function: Any) -> Survey:
+        """Survey a function, a class or a module."""
+        self._root = function
+        for _ in range(_MOST_DECORATORS):
+            inside = getattr(self._root, "__wrapped__", None)
+            if not isinstance(inside, FunctionType):
+                break
+            self._root = inside  # what people call by its name is what a decorator was put on
+        self._meet(function)
+        return self._finish()
+
+    def behind(self, value: Any, label: str) -> Survey:
+        """Survey the code in any other value."""
+        self._tell(value, label, None)
+        return self._finish()
+
+    def _finish(self) -> Survey:
+        for one in self._found:
+            if isinstance(one, FunctionType):
+                self._function(one)
+            elif isinstance(one, type):
+                self._class(one)
+            else:
+                self._module(one)
+        self.watch.done()
+        versions = [part for pair in sorted(self._versions.items()) for part in pair]
+        self.digest = cache_key("code", _marshal(self._told, 2), *versions)
+        self.parts = {label: cache_key(*sorted(pieces))[:SHORT] for label, pieces in self._pieces.items()}
+        self.parts |= self._versions
+        self.loose = tuple(self._loose)
+        return self
+
+    # ---- what is met
+
+    def _meet(self, value: Any) -> int:
+        """The number of a function, class or module."""
+        number = self._numbers.get(id(value))
+        if number is None:
+            number = self._numbers[id(value)] = len(self._found)
+            self._found.append(value)
+        return number
+
+    def _part(self, label: str, piece: bytes) -> None:
+        self._pieces.setdefault(label, []).append(piece)
+
+    def _outside(self, module: str) -> bool:
+        """Whether a module is not the project's; then its version counts, and of a compiled one of the project its file."""
+        known = self._elsewhere.get(module)
+        if known is None:
+            whose = origin(module)
+            known = self._elsewhere[module] = whose != PROJECT
+            if whose == PACKAGE:
+                root = module.partition(".")[0]
+                self._versions[f"package {root}"] = version_of(root)
+            elif not known and (path := compiled_file(module)) is not None:
+                self._versions[f"compiled module {file_of(module)}"] = digest(path).hex()[:SHORT]
+        return known
+
+    def _tell(self, value: Any, label: str, place: Place | None, name: str = "") -> None:
+        """What stands behind a name: code, which is met, or a value."""
+        code = value
+        if is_task(value):
+            version = getattr(value, "version", None)
+            if version is not None:
+                self._told += ["task", value.name, version]
+                self._part(label, plain(version))
+                if place is not None:
+                    self.watch.weakly(place, value)
+                return
+            self._told.append("task")
+            code = value.fn
+        is_code = isinstance(code, (FunctionType, ModuleType, type))
+        if isinstance(code, type) and self._outside(code.__module__):
+            self._told.append(named(code.__module__, code.__qualname__))
+        elif is_code:
+            self._told += ["met", self._meet(code)]
+            if name and not isinstance(code, ModuleType) and code.__name__ != name:
+                self._part(label, named(module_of(code), code.__qualname__))
+        else:
+            self._value(code, label, place if code is value else None)
+        if place is not None and (is_code or code is not value):
+            self.watch.weakly(place, value)
+
+    def _value(self, value: Any, label: str, place: Place | None) -> None:
+        encoding, met, loose = _held(value)
+        self._told.append(encoding)
+        for one in sorted(met, key=_order):
+            if not isinstance(one, type) or not self._outside(one.__module__):
+                self._told += ["met", self._meet(one)]
+        self._loose.update(dict.fromkeys(f"{label} ({kind})" for kind in loose))
+        self._part(label, encoding)
+        module = getattr(value, "__module__", None)
+        if type(module) is str:
+            self._outside(module)
+        if place is not None:
+            if type(value) in _FIXED:
+                self.watch.same(place, value)
+            else:
+                self.watch.content(place, encoding, met)
+
+    # ---- what it consists of
+
+    def _function(self, fn: FunctionType) -> None:
+        module = module_of(fn)
+        self.watch.function(fn)
+        self._told += ["function", fn.__name__]
+        if self._outside(module):
+            self._told += [module, fn.__qualname__]
+        else:
+            reading = _bytecode.read(fn.__code__)
+            self._told.append(reading.encoding)
+            self._part(self._label(fn), reading.encoding)
+            self._defaults(fn)
+            for reference in reading.references:
+                if isinstance(reference, _bytecode.Import):
+                    self._import(reference, fn)
+                else:
+                    self._look_up(reference, fn)
+        for index, name in enumerate(fn.__code__.co_freevars):
+            value = content_of((fn.__closure__ or ())[index])
+            self._told += ["cell", name]
+            if value is not ABSENT:
+                self._tell(value, f"closure variable {name}{self._of(fn)}", Place(CELL, fn, index))
+
+    def _defaults(self, fn: FunctionType) -> None:
+        code, values = fn.__code__, fn.__defaults__ or ()
+        names = code.co_varnames[: code.co_argcount][-len(values) :] if values else ()
+        keyed: list[tuple[str, Any, Any]] = [
+            *((name, place, value) for place, (name, value) in enumerate(zip(names, values, strict=False))),
+            *((name, name, value) for name, value in sorted((fn.__kwdefaults__ or {}).items())),
+        ]
+        for name, key, value in keyed:
+            self._told += ["default", name]
+            self._tell(value, f"default of {name!r}{self._of(fn)}", Place(DEFAULT, fn, key))
+
+    def _class(self, cls: type) -> None:
+        file, bases = file_of(cls.__module__), (type(cls), *cls.__bases__)
+        told = ["class", cls.__module__, cls.__qualname__]
+        told += [part for base in bases for part in (base.__module__, base.__qualname__)]
+        self._part(self._label(cls), _marshal(told, 2))
+        self._told += told
+        self.watch.cls(cls)
+        for base in bases:
+            self._tell(base, "", None)
+        for name, value in sorted(vars(cls).items()):
+            if name in _OF_THE_TEXT or isinstance(value, _DESCRIPTORS):
+                continue
+            label, place = f"attribute {name} of class {cls.__qualname__} in {file}", Place(ATTRIBUTE, cls, name)
+            self._told += ["attribute", name, type(value).__name__]
+            parts = _parts(value)
+            if parts:
+                self.watch.same(place, value)
+            for part in parts:
+                self._tell(part, label, None)
+            if not parts:
+                self._tell(value, label, place)
+        for field in vars(cls).get("__dataclass_fields__", {}).values():
+            flags = (field.name, field.init, field.repr, field.hash, field.compare, field.kw_only)
+            self._value(
+                (flags, dict(field.metadata)), f"field {field.name} of class {cls.__qualname__} in {file}", None
+            )
+
+    def _module(self, module: ModuleType) -> None:
+        """A module as a whole: it is handed to something, and any of its names may be used."""
+        self._told += ["module", module.__name__]
+        if self._outside(module.__name__):
+            return
+        for name, value in sorted(vars(module).items()):
+            if name not in _NO_CONTENT and not isinstance(value, ModuleType):
+                self._told.append(name)
+                place = Place(ATTRIBUTE, module, name)
+                self._tell(value, f"global {name} in {file_of(module.__name__)}", place, name)
+
+    def _label(self, value: Any) -> str:
+        """What people call a function or class of the project."""
+        if isinstance(value, type):
+            what = f"class {value.__qualname__}"
+            return f"{what} itself" if value is self._root else f"{what} in {file_of(value.__module__)}"
+        # What functools.wraps made has the name of what is inside it.
+        qualname = value.__code__.co_qualname if hasattr(value, "__wrapped__") else value.__qualname__
+        owner, _, name = qualname.rpartition(".")
+        if value is self._root:
+            return f"{name}() itself"
+        file = file_of(module_of(value))
+        where = f" in {file}" if file else ""
+        if owner and not owner.endswith("<locals>"):
+            return f"method {name}() of class {owner}{where}"
+        return f"helper {name}(){where}"
+
+    def _of(self, fn: FunctionType) -> str:
+        return "" if fn is self._root else f" of {fn.__name__}()"
+
+    # ---- names
+
+    def _look_up(self, reference: Name, fn: FunctionType) -> None:
+        """Tell what stands behind a global name of a function."""
+        space = fn.__globals__
+        name, *chain = reference.chain
+        if name in _NO_CONTENT:
+            return
+        self._told += ["name", *reference.chain]
+        value = space.get(name, ABSENT)
+        place = Place(GLOBAL, fn, name)
+        if value is not ABSENT:
+            self._follow(value, chain, str(space.get("__name__", "")), name, place)
+            return
+        builtins = space.get("__builtins__", {})
+        if name in (builtins if isinstance(builtins, dict) else vars(builtins)):
+            self._told.append("builtin")
+            self.watch.builtin(fn, name)
+        else:
+            self._told.append("undefined")
+            self.watch.same(place, ABSENT)
+
+    def _follow(self, value: Any, chain: Sequence[str], module: str, name: str, place: Place | None) -> None:
+        """Tell what attributes lead to: from one module of the project to the next, and one step into a function."""
+        for attribute in chain:
+            if isinstance(value, FunctionType) and attribute in vars(value):
+                self._told.append(attribute)
+                label = f"attribute {attribute} of {value.__name__}()"
+                self._tell(vars(value)[attribute], label, Place(ATTRIBUTE, value, attribute))
+            if not isinstance(value, ModuleType):
+                break
+            module, name = value.__name__, attribute
+            if place is not None:
+                self.watch.weakly(place, value)
+            if self._outside(module):
+                self._told += ["module", module]
+                return
+            place = Place(ATTRIBUTE, value, name)
+            value = _attribute(value, name)
+            if value is ABSENT:
+                self._told.append("undefined")
+                self.watch.same(place, ABSENT)
+                return
+        self._tell(value, f"global {name} in {file_of(module)}", place, name)
+
+    def _import(self, reference: Import, fn: FunctionType) -> None:
+        name = _absolute(reference, fn.__globals__)
+        self._told += ["import", name, *reference.chain]
+        if self._outside(name):
+            return
+        module = _imported(name)
+        if module is None:
+            self._told.append("undefined")
+        elif reference.chain != ("",):
+            self._follow(module, reference.chain, name, name, None)
+
+
+# ---- values in which code may be
+
+
+def holdings(value: Any) -> tuple[bytes, list[Any]]:
+    """The encoding of a value, in which code counts by name, and that code."""
+    encoding, met, _ = _held(value)
+    return encoding, met
+
+
+def _held(value: Any) -> tuple[bytes, list[Any], list[str]]:
+    """The encoding of a value, the code in it, and the types of what can't be digested: they count by name."""
+    met: list[Any] = []
+    loose: list[str] = []
+
+    def in_part(part: Any) -> bytes | Node:
+        try:
+            return expand(part, by_name)
+        except (Undigestible, RecursionError):
+            kind = type(part)
+            loose.append(f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."))
+            inside = getattr(part, "__wrapped__", None)
+            return Node(b"loose", (kind, inside if isinstance(inside, FunctionType) else None))
+
+    def by_name(code: Any) -> bytes | Node:
+        if isinstance(code, CodeType):
+            return _bytecode.read(code).encoding
+        if is_task(code):
+            version = getattr(code, "version", None)
+            return Node(b"task", (code.fn,) if version is None else (code.name, version))
+        met.append(code)
+        if isinstance(code, FunctionType):
+            return _bare(code)
+        return named(code.__name__, "") if isinstance(code, ModuleType) else named(code.__module__, code.__qualname__)
+
+    return fold(value, in_part), met, loose
+
+
+def _bare(fn: FunctionType) -> Node:
+    """A function among values: what it does and what it brings with it; what it looks up isn't part of it."""
+    module = module_of(fn)
+    does = _bytecode.read(fn.__code__).encoding if origin(module) == PROJECT else b""
+    cells = [content_of(cell) for cell in fn.__closure__ or ()]
+    bound = Node(b"cells", [Leaf(b"") if one is ABSENT else one for one in cells])
+    name = Leaf(named(module, fn.__qualname__))
+    return Node(b"function", (name, Leaf(does), fn.__defaults__, fn.__kwdefaults__, bound))
+
+
+def _order(value: Any) -> tuple[str, str, bytes]:
+    """An order of code that doesn't depend on where it was found."""
+    if isinstance(value, ModuleType):
+        return value.__name__, "", b""
+    does = _bytecode.read(value.__code__).encoding if isinstance(value, FunctionType) else b""
+    return str(value.__module__), value.__qualname__, does
+
+
+def _parts(value: Any) -> list[Any]:
+    """The functions of which a class attribute was made."""
+    if isinstance(value, (staticmethod, classmethod)):
+        return [value.__func__]
+    if isinstance(value, property):
+        return [part for part in (value.fget, value.fset, value.fdel) if part is not None]
+    return []
+
+
+# ---- modules
+
+
+def _attribute(module: ModuleType, name: str) -> Any:
+    try:
+        return getattr(module, name)
+    except Exception:  # of a module's own __getattr__, too
+        return _imported(f"{module.__name__}.{name}") or ABSENT
+
+
+def _imported(name: str) -> ModuleType | None:
+    """A module of the project, imported as the function would."""
+    found = sys.modules.get(name)
+    if found is None:
+        from importlib import import_module
+
+        try:
+            found = import_module(name)
+        except Exception:  # whatever it raises, the function will meet it
+            return None
+    return found
+
+
+def _absolute(reference: Import, space: dict[str, Any]) -> str:
+    """The full name of an imported module."""
+    if not reference.level:
+        return reference.module
+    package = space.get("__package__") or str(space.get("__name__", "")).rpartition(".")[0]
+    base = package.rsplit(".", reference.level - 1)[0]
+    return f"{base}.{reference.module}" if reference.module else base
+
+
+def module_of(code: Any) -> str:
+    """Where code was written; a decorator may have given a function the module of another one."""
+    if isinstance(code, FunctionType):
+        return str(code.__globals__.get("__name__", ""))
+    return str(code.__module__)
+
+
+def is_builtin(value: Any) -> bool:
+    """Whether this is a function of C code."""
+    return isinstance(value, BuiltinFunctionType) and (value.__self__ is None or isinstance(value.__self__, ModuleType))
+
+
+def is_task(value: Any) -> bool:
+    """Whether this is a Task; there is none before its module is loaded."""
+    module = sys.modules.get("woflo.task")
+    return module is not None and isinstance(value, module.Task)
