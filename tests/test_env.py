@@ -1259,6 +1259,9 @@ def test_a_plan_says_what_would_run_and_why():
     assert pca.seconds >= 0
     (clean, later) = env.invoke("pca", URLS, strict=1).plan(store)
     assert (clean.task, clean.why.partition(":")[0], later.task) == ("clean", "option changed", "pca")
+    assert later.seconds >= 0  # how long it took last time is known, although not whether it has to run
+    (forced, *_) = invocation.plan(store, force=True)
+    assert (forced.why, forced.seconds >= 0) == ("forced", True)
 
 
 def test_one_function_under_two_names_is_kept_twice():

@@ -131,6 +131,12 @@ class Shelves:
 
             events.warn(f"{name} runs each time, and what it makes is not kept: {why}")
 
+    def last_seconds(self, step: Step) -> float | None:
+        """How long a task took last time, whatever it was made of; None: unknown."""
+        shelf = self._shelves.get(step.name)
+        last = None if shelf is None else shelf._store.trace(shelf._last(step))
+        return None if last is None else last.seconds
+
     def find(self, step: Step, recipe: Recipe) -> Found:
         shelf = self._shelves.get(step.name)
         if shelf is not None:

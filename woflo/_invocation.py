@@ -91,7 +91,7 @@ class Invocation(Generic[R]):
             Exception: what the `get_result` of the task that failed would raise: its own exception, or a Failure. A task
                 whose product is not of its type ends in a TaskFailure.
         """
-        build = self._build(runner, store, force)
+        build = self._build(runner, self._shelves(store), force)
         return cast("R", build.make([self.target])[self.target].value)
 
     def outcomes(
@@ -127,7 +127,7 @@ class Invocation(Generic[R]):
             elif what != "started":
                 there.add(step.name)
 
-        build = self._build(runner, store, force, keep_going=True, tell=note)
+        build = self._build(runner, self._shelves(store), force, keep_going=True, tell=note)
         try:
             products = build.make(wanted)
         except Exception:
@@ -149,9 +149,17 @@ class Invocation(Generic[R]):
             UsageError: as `run`.
             StoreError: the store can't be used.
         """
-        planned = self._build(None, store, force).plan([self.target])
-        undecided = Decision(False, "first run") if store is None else None
-        return [PlannedTask(one.step.name, one.decision or undecided, one.seconds) for one in planned if one.runs]
+        shelves = self._shelves(store)
+        planned = self._build(None, shelves, force).plan([self.target])
+        undecided = Decision(False, "first run") if shelves is None else None
+        found = []
+        for one in planned:
+            if one.runs:
+                seconds = one.seconds
+                if seconds is None and shelves is not None:
+                    seconds = shelves.last_seconds(one.step)
+                found.append(PlannedTask(one.step.name, one.decision or undecided, seconds))
+        return found
 
     def fingerprint(self) -> str:
         """What the target's product follows from: the code of all tasks and the values of their options; hex digits.
@@ -176,7 +184,7 @@ class Invocation(Generic[R]):
     def _build(
         self,
         runner: Runner | Mapping[str, Runner] | None,
-        store: Storage | Mapping[str, Storage] | None,
+        shelves: Shelves | None,
         force: Iterable[str] | bool,
         **how: Any,
     ) -> Build:
@@ -188,7 +196,6 @@ class Invocation(Generic[R]):
         forced = (self._calls if force else ()) if isinstance(force, bool) else _names("force", force)
         for name in forced:
             self._check_name(name, "force: ")
-        shelves = self._shelves(store)
         steps = [one.step(by_name.get(name), shelves) for name, one in self._calls.items()]
         return Build(steps, shelves, force=frozenset(forced), **how)
 

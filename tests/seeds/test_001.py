@@ -12,10 +12,12 @@ import subprocess
 import sys
 import threading
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import woflo
 from woflo import DependencyFailure, Graph, TaskFailure, UsageError, task
 from woflo.env import Definition, Env, Option, Type
 from woflo.lazy import Lazy
@@ -546,3 +548,11 @@ def test_the_engine_is_a_library_of_its_own():
         [sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=False, timeout=PATIENCE
     )
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_what_is_different_is_listed():
+    """Each rule of the seed that is not kept, or comes later, stands in the living plan with its reason."""
+    plan = (Path(woflo.__file__).parent / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    differences = plan.partition("## Deliberate differences from the seeds")[2].partition("\n## ")[0]
+    for word in ("R data type", "container types", "already be defined", "Streaming", "in motion"):
+        assert word in differences
