@@ -589,3 +589,10 @@ def test_a_call_that_ctrl_c_cuts_short_leaves_no_run(runner, monkeypatch, tmp_pa
         wait()
     assert runs[0].wait(PATIENCE)
     assert runs[0] not in _process.live
+
+
+def test_a_mock_is_a_callable():
+    """A Mock, which has every attribute, can be made a task."""
+    from unittest.mock import Mock
+
+    assert task(Mock(return_value=3), runner=SequentialTaskRun)(1).get_result() == 3

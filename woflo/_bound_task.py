@@ -134,8 +134,7 @@ class Shelves:
     def last_seconds(self, step: Step) -> float | None:
         """How long a task took last time, whatever it was made of; None: unknown."""
         shelf = self._shelves.get(step.name)
-        last = None if shelf is None else shelf._store.trace(shelf._last(step))
-        return None if last is None else last.seconds
+        return None if shelf is None else shelf.seconds(step)
 
     def find(self, step: Step, recipe: Recipe) -> Found:
         shelf = self._shelves.get(step.name)

@@ -67,6 +67,11 @@ class StoreShelf:
         facts = Facts(trace, there=all(one.kept for one in products), corrupt=corrupt)
         return Found(traces(recipe, facts), products, trace.seconds)
 
+    def seconds(self, step: Step) -> float | None:
+        """How long the step's last making took, whatever it was made of; None: unknown."""
+        last = self._store.trace(self._last(step))
+        return None if last is None else last.seconds
+
     def _unpack(self, small: Any, _digest: str) -> Any:
         return self._store.value_of(small)
 

@@ -52,6 +52,7 @@ _RUNNERS = {
     "sequential": "SequentialTaskRun",
 }
 _FORGETTING: dict[str, Any] = {"version": None, "ignore": (), "force": False}  # of a task that remembers nothing
+_NESTED = 100  # wrappers within wrappers that are looked through
 _numbers: dict[str, Iterator[int]] = {}  # of the runs, by the task's name: so a run's name is its own in this process
 _made: dict[Any, Runner] = {}  # by their names as the environment holds them
 
@@ -537,7 +538,10 @@ def _is_seconds(value: object, smallest: float) -> bool:
 
 
 def _name_of(fn: Any) -> str:
-    while (inner := getattr(fn, "func", None)) is not None and not hasattr(fn, "__name__"):  # partial
+    for _ in range(_NESTED):  # partials; a Mock has a `func` for ever
+        inner = getattr(fn, "func", None)
+        if inner is None or hasattr(fn, "__name__"):
+            break
         fn = inner
     name = getattr(fn, "__name__", None)
     return name if isinstance(name, str) else type(fn).__name__
@@ -545,7 +549,7 @@ def _name_of(fn: Any) -> str:
 
 def _flags(fn: Any) -> int:
     """The code flags of the function under partials, methods and callable objects; 0 if there is no Python code."""
-    for _ in range(100):
+    for _ in range(_NESTED):
         code = getattr(fn, "__code__", None)
         if code is not None:
             return int(code.co_flags)
