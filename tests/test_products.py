@@ -182,6 +182,17 @@ def test_a_large_file_is_read_once(tmp_path, monkeypatch):
     assert Fit(raw=raw).cache_key() == before
 
 
+def test_a_file_that_was_just_written_is_not_trusted(tmp_path, monkeypatch):
+    """It may be written again within the resolution of the clock: then nothing but its content tells."""
+    raw = tmp_path / "raw.csv"
+    raw.write_text("1,2")
+    state = raw.stat()
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: state)
+    before = Fit(raw=raw).cache_key()
+    raw.write_text("1,3")
+    assert Fit(raw=raw).cache_key() != before
+
+
 def test_a_folder_counts_with_its_files(tmp_path):
     """A path of a folder of raw files: each of them counts."""
     (tmp_path / "a.csv").write_text("1")

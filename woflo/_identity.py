@@ -22,7 +22,7 @@ from woflo.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["WorkflowConfig", "fields_of", "identity_of", "key_of"]
+__all__ = ["WorkflowConfig", "fields_of", "identity_of", "parts_of"]
 
 _LONGEST = 60  # characters of a field that are shown; of a longer one, its digest
 _SETTLED = 2 * 10**9  # ns since a file's last change after which another one changes its times, on every file system
@@ -82,7 +82,8 @@ class WorkflowConfig:
         Raises:
             UsageError: there is no such field, or its value has no digest.
         """
-        return key_of(identity_of(self)[0], requires or {})
+        parts = parts_of(identity_of(self)[0], requires or {})
+        return None if parts is None else cache_key(*parts)
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_"))
@@ -152,14 +153,14 @@ def _digest(value: Any, name: str) -> bytes:
     return mark
 
 
-def key_of(identity: str | None, requires: Mapping[str, str | None]) -> str | None:
-    """The key of what is made with a configuration of this identity from these inputs."""
+def parts_of(identity: str | None, requires: Mapping[str, str | None]) -> list[str] | None:
+    """What is made with a configuration of this identity from these inputs depends on; None if nothing is known of that."""
     if identity is None:
         return None
     parts = [identity]
     for name in sorted(requires):
-        parts += [name, requires[name] or ""]
-    return cache_key(*parts)
+        parts += (name, requires[name] or "")
+    return parts
 
 
 def _declared(cls: type) -> dict[str, None]:

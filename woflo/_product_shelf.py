@@ -18,7 +18,7 @@ from woflo import _exceptions, events
 from woflo._build import Found, Product
 from woflo._code import code_of
 from woflo._fingerprint import Undigestible, cache_key, digest
-from woflo._identity import WorkflowConfig, fields_of, identity_of, key_of
+from woflo._identity import WorkflowConfig, fields_of, identity_of, parts_of
 from woflo._products import WorkflowProducts
 from woflo._rebuild import Decision, Facts, Recipe, exists, traces
 from woflo.errors import UsageError
@@ -67,13 +67,13 @@ class ProductShelf:
         self.products = products
         self._own = products if isinstance(products, WorkflowProducts) else None
         key = getattr(config, "cache_key", None)
-        self._key: Callable[[dict[str, str]], str | None]
+        self._from: Callable[[dict[str, str]], Sequence[str] | None]
         if key is None or getattr(type(config), "cache_key", None) is WorkflowConfig.cache_key:
             self.identity, self._options = identity_of(config)
-            self._key = partial(key_of, self.identity)
+            self._from = partial(parts_of, self.identity)
         else:  # it may count what it doesn't name
-            self._key = lambda requires: None if (found := key(requires=requires)) is None else str(found)
-            self.identity = self._key({})
+            self._from = lambda requires: None if (found := key(requires=requires)) is None else (str(found),)
+            self.identity = next(iter(self._from({}) or ()), None)
             self._options = {} if self.identity is None else {"config": self.identity}
         if self.identity != before or len(self._known) > len(self.cache):
             self._forget()
@@ -108,16 +108,16 @@ class ProductShelf:
         """What a step's products follow from. An empty key: nothing is known of that, existence counts."""
         if self.products is None:
             return _NO_RECIPE
-        key = self._key(digests)
-        if key is None:
+        parts = self._from(digests)
+        if parts is None:
             return Recipe("", "", {}, {}, digests)
         if step not in self._codes:
             self._read(step)
         code = self._codes[step]
         if code is None:  # only this session knows what it does
-            mark = cache_key("workflow step", key, self._session, *step.produces)
+            mark = cache_key("workflow step", self._session, *step.produces, "from", *parts)
             return Recipe(mark, "", {}, self._options, digests)
-        mark = cache_key("workflow step", key, code.digest, *step.produces)
+        mark = cache_key("workflow step", code.digest, *step.produces, "from", *parts)
         return Recipe(mark, code.digest, code.parts, self._options, digests)
 
     def find(self, step: Step, recipe: Recipe) -> Found:
