@@ -367,9 +367,7 @@ class Instrument:
 
 @pytest.mark.parametrize("own", [True, False])
 def test_a_step_without_a_digest(own, log):
-    """A step that is bound to what can't be digested runs once in each session, which is said; what it makes counts by content
-    if that is known, else by the session.
-    """
+    """It runs once in each session, which is said; what it makes counts by content if that is known, else by session."""
     shelf = WorkflowProducts({}) if own else Shelf()
     for again in (False, True):
         runner = WorkflowRunner(Instrument().steps, Settings(), shelf)
