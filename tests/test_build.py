@@ -6,7 +6,9 @@ import asyncio
 import gc
 import random
 import signal
+import sys
 import weakref
+from types import ModuleType
 
 import pytest
 
@@ -413,6 +415,13 @@ def test_values_are_let_go():
         world.shelf.unkept = set(unkept)
         world.make("f")
         assert max(alive) <= 2, (unkept, alive)
+
+
+def test_while_another_thread_imports_asyncio(monkeypatch):
+    """A module that is half imported by another thread is no event loop."""
+    step = Step("one", ["one"], [], lambda _: 1, lambda value: [value], lambda _: Recipe("1", "", {}, {}, {}))
+    monkeypatch.setitem(sys.modules, "asyncio", ModuleType("asyncio"))
+    assert Build([step]).make(["one"])["one"].value == 1
 
 
 def test_empty():

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import pickle
 import subprocess
 import sys
 import textwrap
 import threading
+import weakref
+from types import ModuleType
 
 import pytest
 from loguru import logger
 
 import woflo
-from woflo import UsageError, task
+from woflo import Directory, StoreError, UsageError, task
 from woflo.events import RunReused, RunStarted
 from woflo.runners import AsyncTaskRun, MultiprocessTaskRun, SequentialTaskRun, SpawnProcess, ThreadTaskRun
 from woflo.testing import PATIENCE, Flag, Ledger, capture_events
@@ -241,6 +244,68 @@ def test_a_store_that_fails_fails_no_run(ledger, logged):
     assert logged().count("noted is not remembered") == 1
 
 
+def test_a_folder_that_cannot_be_used_fails_no_run(place, ledger, logged, monkeypatch):
+    """Nor does a folder that can't be made; that is said once."""
+
+    def refuse(_folder):
+        raise StoreError("it can't be made", "Read-only file system")
+
+    monkeypatch.setattr(Directory, "lock_path", refuse)
+    one = task(noted, cache=place, runner=ThreadTaskRun, ignore=["ledger"])
+    assert [one(ledger, n).get_result(timeout=PATIENCE) for n in (1, 2)] == [1, 2]
+    assert logged().count("noted is not remembered") == 1
+
+
+def test_while_another_thread_imports_asyncio(place, ledger, monkeypatch):
+    """A module that is half imported by another thread is no event loop."""
+    one = task(noted, cache=place, runner=ThreadTaskRun, ignore=["ledger"])
+    monkeypatch.setitem(sys.modules, "asyncio", ModuleType("asyncio"))
+    assert one(ledger, 1).get_result(timeout=PATIENCE) == 1
+
+
+def test_a_global_that_changes_meanwhile(place, tmp_path, logged):
+    """What was computed with another global than at the call isn't found by calls with the first one."""
+    space = {"factor": 2, "there": Flag(tmp_path / "there"), "on": Flag(tmp_path / "on")}
+    exec("def scaled(x):\n    there.set()\n    on.wait()\n    return factor * x", space)
+    one = task(space["scaled"], cache=place, runner=ThreadTaskRun)
+    run = one(1)
+    space["there"].wait()
+    space["factor"] = 1000
+    space["on"].set()
+    assert run.get_result(timeout=PATIENCE) == 1000
+    space["factor"] = 2
+    assert not one.cached(1)
+    assert one(1).get_result(timeout=PATIENCE) == 2
+    assert one.cached(1)
+    assert logged().count("changed meanwhile") == 1
+
+
+def test_which_parameters_count_is_part_of_the_call(place):
+    """Another `ignore` doesn't find what was remembered for other arguments."""
+
+    def pair(a, b):
+        return a, b
+
+    first, second = (task(pair, cache=place, runner=SequentialTaskRun, ignore=[name]) for name in "ba")
+    assert first(1, 2).get_result() == (1, 2)
+    assert second(7, 1).get_result() == (7, 1)
+
+
+def test_a_finished_run_lets_its_arguments_go(place):
+    """A run that is kept doesn't keep what it was called with."""
+
+    class Table(list):
+        pass
+
+    table = Table([1, 2])
+    seen = weakref.ref(table)
+    run = task(len, cache=place, runner=SequentialTaskRun)(table)
+    assert run.get_result() == 2
+    del table
+    gc.collect()
+    assert seen() is None
+
+
 def test_any_mapping_serves(ledger):
     """A dict is a store: what was put into it is found by other tasks of the same code."""
     memory = {}
@@ -313,6 +378,22 @@ def test_a_task_that_calls_itself(place):
     woflo_task = [task(endless, cache=place, runner=SequentialTaskRun, version="1")]
     with pytest.raises(UsageError, match="calls itself"):
         woflo_task[0]().get_result()
+
+
+@pytest.mark.parametrize("runner", [MultiprocessTaskRun, ThreadTaskRun])
+def test_tasks_that_call_each_other_in_a_circle(runner, place):
+    """So is one that comes back by way of another task, in other threads or processes."""
+
+    def there():
+        return back_again[0]().get_result(timeout=PATIENCE)
+
+    def back():
+        return there_again[0]().get_result(timeout=PATIENCE)
+
+    there_again = [task(there, cache=place, runner=runner, version="1")]
+    back_again = [task(back, cache=place, runner=runner, version="1")]
+    with pytest.raises(UsageError, match="calls itself"):
+        there_again[0]().get_result(timeout=PATIENCE)
 
 
 def test_recursion_with_other_arguments(place, ledger):
@@ -427,6 +508,40 @@ def test_methods(place, ledger):
 
     assert [Scale(by).times(ledger, 2).get_result() for by in (1, 2, 1)] == [2, 4, 2]
     assert ledger.lines() == ["ran", "ran"]
+
+
+def test_methods_that_change_their_object(place, ledger):
+    """What a method does to its object afterwards is no other code; another object is another input."""
+
+    class Model:
+        def __init__(self, degree):
+            self.degree = degree
+
+        @task(cache=place, runner=SequentialTaskRun, ignore=["ledger"])
+        def fit(self, ledger):
+            ledger.add("ran")
+            self.fitted = True
+            return self
+
+    for _ in range(2):
+        assert Model(1).fit(ledger).get_result().fitted
+    assert ledger.lines() == ["ran"]
+    assert Model(2).fit.why(ledger).reason == "input changed"
+
+
+def test_methods_say_it_once(place, logged):
+    """What keeps a method's results from being remembered is said once, not for each object that it is called on."""
+
+    class Client:
+        def __init__(self):
+            self.lock = threading.Lock()
+
+        @task(cache=place, runner=SequentialTaskRun)
+        def ask(self, x):
+            return x
+
+    assert [Client().ask(x).get_result() for x in (1, 2)] == [1, 2]
+    assert logged().count("ask is not remembered") == 1
 
 
 def test_coroutine_functions(place, ledger):

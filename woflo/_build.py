@@ -569,7 +569,8 @@ class _off_the_loop:  # noqa: N801 - used like a function
 
     def __enter__(self) -> None:
         asyncio = sys.modules.get("asyncio")
-        self._loop = None if asyncio is None else asyncio._get_running_loop()
+        running = getattr(asyncio, "_get_running_loop", None)  # none yet while another thread imports it
+        self._loop = None if running is None else running()
         if self._loop is not None:
             refuse_own_loop("a build", "it from a thread (asyncio.to_thread)")
             asyncio._set_running_loop(None)  # type: ignore[union-attr]

@@ -26,9 +26,10 @@ from woflo._fingerprint import Undigestible, cache_key, digest
 from woflo._rebuild import Decision, Facts, Recipe, traces
 from woflo._shelf import trace_of
 from woflo.directory import Directory
-from woflo.errors import UsageError
+from woflo.errors import StoreError, UsageError
 from woflo.result import Ok
 from woflo.runners import _pending, _process
+from woflo.runners._attempt import current
 from woflo.store import Store, Unencodable
 
 TYPE_CHECKING = False
@@ -66,8 +67,7 @@ class Memory:
         self.ignore = tuple(ignore)
         self.force = force
         self._names, self._defaults = _parameters(fn)
-        self.code: Code | None = None  # as it was at the last call
-        self.prefix = b""  # of the keys of calls by this code
+        self._prefix: tuple[Code, bytes] | None = None  # of keys, and the code that it stands for
         self._store: Store | None = None
         self._warned: set[str] = set()
 
@@ -157,6 +157,13 @@ class Memory:
             bound.pop(name, None)
         return bound
 
+    def prefix(self, name: str, code: Code, parameters: Iterable[str]) -> bytes:
+        """What the keys of a task's calls have in common: its code, and which parameters count."""
+        known = self._prefix  # read once: other threads call too
+        if known is None or known[0] is not code:
+            known = self._prefix = code, bytes.fromhex(cache_key("task", name, code.digest, *parameters))
+        return known[1]
+
     def warn(self, kind: str, text: str) -> None:
         """Say once what keeps results from being remembered."""
         if kind not in self._warned:
@@ -179,7 +186,7 @@ def _parameters(fn: Callable[..., Any]) -> tuple[tuple[str, ...] | None, tuple[A
 class Keeper:
     """One call of a task that remembers: knows its key, and keeps its value."""
 
-    __slots__ = ("_bound", "_code", "_lease", "_looks", "_taken", "key", "memory", "obstacle", "task")
+    __slots__ = ("_bound", "_code", "_lease", "_looks", "_outer", "_taken", "key", "memory", "obstacle", "task")
 
     def __init__(self, memory: Memory, task: Task[..., Any, Any]) -> None:
         self.memory = memory
@@ -191,6 +198,8 @@ class Keeper:
         self._lease: _lease.Lease | None = None
         self._looks = 0  # in vain
         self._taken = False  # whether the run's end has been dealt with
+        inside = current.get()  # known in a forked worker too
+        self._outer: Keeper | None = None if inside is None else inside.task.keeper  # of the call around this one
 
     def identify(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Find the key; False, with the obstacle said once, if there can be none."""
@@ -198,7 +207,7 @@ class Keeper:
         try:
             self._bound = bound = memory.bind(task.fn, args, kwargs)
             values = digest(tuple(bound.values()))
-            self._code = code = code_of(task.fn, version=memory.version)
+            self._code = code = self._code_now()
         except Undigestible as error:
             self.obstacle = f"{error}"
             memory.warn("argument", f"{task.name} is not remembered for such a call, and runs: {error}")
@@ -206,11 +215,12 @@ class Keeper:
         except TypeError as error:  # the call itself is wrong: the run will say so, with its traceback
             self.obstacle = _exceptions.safe_str(error)
             return False
-        if code is not memory.code:
-            memory.code = code
-            memory.prefix = bytes.fromhex(cache_key("task", task.name, code.digest))
-        self.key = blake3(memory.prefix + values).hexdigest()
+        self.key = blake3(memory.prefix(task.name, code, bound) + values).hexdigest()
         return True
+
+    def _code_now(self) -> Code:
+        fn: Any = self.task.fn
+        return code_of(fn.__func__ if isinstance(fn, MethodType) else fn, version=self.memory.version)
 
     def look(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The value, if it is remembered, else `_GONE`."""
@@ -260,14 +270,14 @@ class Keeper:
             return True
         while True:
             try:
-                lease = _lease.take(self._place(), self.memory.store, self.key or "", run)
-            except OSError as error:
+                lease = _lease.take(self._place(), self.memory.store.mapping, self.key or "", run)
+            except (OSError, StoreError) as error:
                 self._warn_store(error)
                 return True
             if lease is not None and lease.run is run:
                 self._lease = lease
                 return self._begin(run)
-            if lease is not None and lease.run._result is None and self._is_inside(lease, run):
+            if self._is_inside(lease, run):
                 raise UsageError(f"{self.task.name} calls itself with the same arguments, and would wait for itself")
             if not run._in_place:
                 self._begin_later(run, lease)
@@ -308,12 +318,20 @@ class Keeper:
         self._looks += 1
         return float(min(_FIRST_LOOK * 1.5 ** (self._looks - 1), _LAST_LOOK)) if self._looks < 10 else _LAST_LOOK
 
-    @staticmethod
-    def _is_inside(lease: _lease.Lease, run: BaseTaskRun[Any]) -> bool:
-        """Whether the run that computes the value is the one whose code calls for it, in this thread."""
-        from woflo.runners._attempt import current
+    def _is_inside(self, lease: _lease.Lease | None, run: BaseTaskRun[Any]) -> bool:
+        """Whether the value is being computed by a call that this one is made in: here, or in a process above."""
+        outer = self._outer
+        while outer is not None:
+            if not outer._taken and outer.key == self.key and outer._place_or_mapping() == self._place_or_mapping():
+                return True
+            outer = outer._outer
+        if lease is None or lease.run._result is not None:
+            return False
+        return run._in_place and lease.run._in_place and lease.thread == get_ident()
 
-        return current.get() is lease.run or (run._in_place and lease.run._in_place and lease.thread == get_ident())
+    def _place_or_mapping(self) -> Any:
+        mapping = self.memory.store.mapping
+        return mapping.path if isinstance(mapping, Directory) else id(mapping)
 
     def _place(self) -> str | None:
         where = self.memory.store.mapping
@@ -331,7 +349,8 @@ class Keeper:
             self.give()
             return False
         asyncio = sys.modules.get("asyncio")
-        if asyncio is None or asyncio._get_running_loop() is None or run._in_place:
+        running = getattr(asyncio, "_get_running_loop", None)  # none yet while another thread imports it
+        if running is None or running() is None or run._in_place:
             self._keep(run, result)
             return False
 
@@ -357,7 +376,14 @@ class Keeper:
             self.give()
 
     def _write(self, run: BaseTaskRun[Any], result: Any) -> None:
-        value, store = result.value, self.memory.store
+        value, store, code = result.value, self.memory.store, self._code
+        # It may have begun long after its call, or read a global while another thread changed it.
+        if code is None or self._code_now().digest != code.digest:
+            self.memory.warn(
+                "code",
+                f"a result of {self.task.name} is not remembered: its code, or a global of it, changed meanwhile",
+            )
+            return
         try:
             content, small = store.keep(value)
         except Unencodable as error:
@@ -382,6 +408,7 @@ class Keeper:
     def give(self) -> None:
         """Nobody has to wait for this call any more."""
         lease, self._lease = self._lease, None
+        self._bound, self._outer = {}, None  # a kept run must not keep what it was called with
         if lease is not None:
             lease.give()
 

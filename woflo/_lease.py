@@ -57,22 +57,22 @@ class Lease:
             os.close(fd)
 
 
-_held: dict[Any, Lease] = {}  # in this process, by store and key
+_held: dict[Any, Lease] = {}  # in this process, by place (or mapping) and key
 
 
-def take(place: str | None, store: object, key: str, run: BaseTaskRun[Any]) -> Lease | None:
+def take(place: str | None, mapping: object, key: str, run: BaseTaskRun[Any]) -> Lease | None:
     """Take the lease of a key for a run: its own, or the one of another run of this process; None: another process has it.
 
     Args:
         place: the file to lock; None: only this process is asked.
-        store: what tells the same key in two stores apart.
+        mapping: under the store: what tells the same key in two stores apart, if there is no such file.
         key: hex.
         run: that wants it.
 
     Raises:
         OSError: the file can't be opened.
     """
-    lease = Lease((id(store), key), run)
+    lease = Lease((place or id(mapping), key), run)
     other = _held.setdefault(lease._key, lease)
     if other is not lease:
         return other

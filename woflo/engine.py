@@ -551,8 +551,8 @@ def was_stopped(failure: Failure) -> bool:
 
 def _on_a_loop() -> bool:
     """Whether the calling thread is inside of a running event loop."""
-    asyncio = sys.modules.get("asyncio")
-    return asyncio is not None and asyncio._get_running_loop() is not None
+    running = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)  # none yet while another thread imports it
+    return running is not None and running() is not None
 
 
 def refuse_own_loop(blocking: str, instead: str) -> None:

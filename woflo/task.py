@@ -270,7 +270,7 @@ class _RememberingTask(Task[P, R, V]):
     """A Task whose results are remembered between sessions (`_cache`)."""
 
     _how: dict[str, Any]  # the options that say so
-    _kept: Any  # its Memory, made by the first call
+    _kept: list[Any]  # its Memory, made by the first call; one for all the methods that are made of it
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> BaseTaskRun[R]:
         runner = self.runner or chosen.get() or _named(self)
@@ -282,12 +282,11 @@ class _RememberingTask(Task[P, R, V]):
         return run
 
     def _memory(self, what: str) -> Any:  # noqa: ARG002 - as Task's
-        memory = self._kept
-        if memory is None:
+        if not self._kept:
             from woflo._cache import Memory
 
-            memory = vars(self)["_kept"] = Memory(self.cache, fn=self.fn, **self._how)
-        return memory
+            self._kept.append(Memory(self.cache, fn=self.fn, **self._how))
+        return self._kept[0]
 
 
 def _remembering(one: Task[..., Any, Any]) -> dict[str, Any]:
@@ -469,7 +468,7 @@ def _remember(one: Any, options: dict[str, Any]) -> Any:
     """Give a task that remembers its options."""
     if isinstance(one, _RememberingTask):
         how = {name: options[name] for name in ("version", "ignore", "force")}
-        vars(one).update(cache=options["cache"], _how=how, _kept=None)
+        vars(one).update(cache=options["cache"], _how=how, _kept=[])
     return one
 
 
