@@ -280,6 +280,16 @@ def test_large_values_are_mapped(store: Store, monkeypatch: pytest.MonkeyPatch) 
     gc.collect()
 
 
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="before 3.13, Python keeps a descriptor for each mapping")
+def test_a_mapping_takes_no_descriptor(store: Store) -> None:
+    """A thousand large values in memory leave the program its descriptors."""
+    digest = store.put(np.arange(1 << 18))
+    before = len(os.listdir("/dev/fd"))
+    values = [store.get(digest) for _ in range(50)]
+    assert len(os.listdir("/dev/fd")) == before
+    assert all(value[-1] == (1 << 18) - 1 for value in values)
+
+
 # ------------------------------------------------------------------ who may own it
 
 

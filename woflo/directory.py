@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import MutableMapping
 from errno import ESTALE
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from woflo import _record
 from woflo.errors import StoreError, UsageError
@@ -45,9 +45,10 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOEXEC | _NOFOLLOW
 _FOLDER = os.O_RDONLY | _CLOEXEC | getattr(os, "O_DIRECTORY", 0)
 
 _FIRST_READ = 8192  # bytes: most traces have fewer, so one read is enough
-# Entries from this size (bytes) on are mapped, smaller ones read. Until 3.13, Python keeps a descriptor for each mapping: a
+# Entries from this size (bytes) on are mapped, smaller ones read. Before 3.13, Python keeps a descriptor for each mapping: a
 # thousand values of 2 MiB in memory must not use them up.
 _MAPPED = 1 << 20 if sys.version_info >= (3, 13) else 1 << 24
+_UNTRACKED: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) and _AT else {}
 _WRITE_MOST = 1 << 28  # bytes per write call: some systems refuse 2 GiB
 _WRITE_PARTS = 64  # per write call: systems allow at least so many, mostly 1024
 _LEFTOVER_AGE = 3600.0  # seconds since the last write after which an unfinished file has no writer any more
@@ -209,7 +210,7 @@ class Directory(MutableMapping[str, bytes]):
                 self._use(fd, stat)
             if stat.st_size < _MAPPED:
                 return memoryview(self._read(fd, stat.st_size))
-            return memoryview(mmap.mmap(fd, stat.st_size, access=mmap.ACCESS_COPY))
+            return memoryview(mmap.mmap(fd, stat.st_size, access=mmap.ACCESS_COPY, **_UNTRACKED))
         except OSError as error:
             if error.errno != ESTALE:
                 raise
@@ -270,7 +271,7 @@ class Directory(MutableMapping[str, bytes]):
             stat = self._plain(fd, name)
             if stat.st_size < _MAPPED:
                 return memoryview(self._read(fd, stat.st_size))
-            return memoryview(mmap.mmap(fd, stat.st_size, access=mmap.ACCESS_READ))
+            return memoryview(mmap.mmap(fd, stat.st_size, access=mmap.ACCESS_READ, **_UNTRACKED))
         finally:
             os.close(fd)
 
