@@ -465,6 +465,28 @@ def test_where_folders_have_no_descriptors(store: Store, monkeypatch: pytest.Mon
     assert not store.delete(digest)
 
 
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_folder_that_is_deleted_during_a_write(
+    folder: Directory, root: Path, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The write begins anew; if somebody goes on deleting, it is a StoreError in the end."""
+    left = [times]
+
+    def late(*args: Any, real: Any = os.replace, **options: Any) -> None:
+        if left[0]:
+            left[0] -= 1
+            shutil.rmtree(root)
+        real(*args, **options)
+
+    monkeypatch.setattr(os, "replace", late)
+    if times == 3:
+        with pytest.raises(StoreError):
+            folder[BLOB] = b"x"
+    else:
+        folder[BLOB] = b"x"
+        assert folder[BLOB] == b"x"
+
+
 # ------------------------------------------------------------------ tidying up
 
 
@@ -548,6 +570,20 @@ class TestGc:
         _, digest = self.kept(store, 1, age=3 * DAY)
         self.kept(store, 2, age=2 * DAY)
         store.get(digest)
+        store.mapping.gc(older_than=1 * DAY)
+        assert self.left(store) == [1]
+
+    @pytest.mark.skipif(not directory._NOATIME, reason="only Linux can read without noting it")
+    def test_reading_is_use_where_the_file_system_does_not_note_it(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Mounted with noatime, for instance; the time of the last write stays."""
+        monkeypatch.setattr(directory, "_READ", directory._READ | directory._NOATIME)
+        _, digest = self.kept(store, 1, age=3 * DAY)
+        path = file_of(store.mapping, f"blob/{digest}")
+        before = path.stat().st_mtime_ns
+        store.get(digest)
+        assert path.stat().st_mtime_ns == before
         store.mapping.gc(older_than=1 * DAY)
         assert self.left(store) == [1]
 

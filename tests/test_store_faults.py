@@ -243,6 +243,25 @@ def test_a_mapping_that_gives_no_bytes(strange: Any, warnings: list[str]) -> Non
     assert len(store.verify()) == 2
 
 
+@pytest.mark.parametrize("name", ["../" * 20 + "etc/passwd", "", "a/b", "a\\b", "a" * 63 + "\n", ".."])
+def test_no_mapping_is_asked_for_other_names(name: str) -> None:
+    """It might make paths of them."""
+    asked = []
+
+    class Spy(dict[str, bytes]):
+        def __getitem__(self, name: str) -> bytes:
+            asked.append(name)
+            return b""
+
+        __contains__ = __delitem__ = __getitem__
+
+    store = Store(Spy())
+    for use in (store.trace, store.get, store.has, store.forget, store.delete):
+        with pytest.raises(UsageError):
+            use(name)
+    assert asked == []
+
+
 class Moody(dict[str, bytes]):
     """A mapping whose every method raises."""
 

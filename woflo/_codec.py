@@ -450,7 +450,7 @@ def _npy_header(head: bytes) -> tuple[Any, tuple[int, ...], Any]:
 
 def _unpickle_apart(view: memoryview) -> Any:
     (count,) = unpack_from("<Q", view)
-    sizes: Iterable[int] = unpack_from(f"<{count}Q", view, 8) if count < len(view) // 8 else ()
+    sizes: tuple[int, ...] = unpack_from(f"<{count}Q", view, 8)
     at = 8 + 8 * count
     buffers = []
     for size in sizes:
