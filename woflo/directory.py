@@ -218,7 +218,7 @@ class Directory(MutableMapping[str, bytes]):
         finally:
             os.close(fd)
 
-    def _open(self, name: str, flags: int = _READ) -> int:
+    def _open(self, name: str, flags: int = 0) -> int:
         if not (self._checked or self._check()):
             raise KeyError(name)
         if len(name) < _SHORTEST or not (
@@ -227,7 +227,7 @@ class Directory(MutableMapping[str, bytes]):
             raise _bad_name(name)
         at = name.find("/") + 3
         try:
-            return os.open(f"{self._root}{name[:at]}/{name[at:]}", flags)
+            return os.open(f"{self._root}{name[:at]}/{name[at:]}", _READ | flags)
         except FileNotFoundError:
             raise KeyError(name) from None
 
@@ -264,7 +264,7 @@ class Directory(MutableMapping[str, bytes]):
     def _peek(self, name: str) -> memoryview:
         """An entry, read without counting as a use."""
         try:
-            fd = self._open(name, _READ | _NOATIME)
+            fd = self._open(name, _NOATIME)
         except PermissionError:  # it isn't ours
             fd = self._open(name)
         try:
