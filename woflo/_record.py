@@ -4,10 +4,11 @@ A record is one line of text and its payload:
 
     woflo 1 <codec> <length of the payload, bytes> <seal>
 
-The seal is the digest (keyed, if the store has a secret) of the line with the record's own name in the place of the seal, and of
-the payload: so it holds for this name only. A blob's name is the digest of its codec and payload, so its seal need not
-cover them again, and its line is padded so that the payload lies aligned in a mapped file. A trace's payload is two
-lines of JSON: what a hit needs, and what only explains; the second is parsed when somebody asks.
+The seal is a digest (keyed, if the store has a secret) that covers the record's name, so it holds for this name only. A trace's
+covers its payload and its name. A blob's name is the digest of its codec and payload, so its seal covers the line, with the
+name in the place of the seal, and not the payload again; the line is padded so that the payload lies aligned in a mapped
+file. The rest of the line is made anew when it is checked. A trace's payload is two lines of JSON: what a hit needs, and what
+only explains; the second is parsed when somebody asks.
 """
 
 from __future__ import annotations
@@ -170,10 +171,6 @@ def digest_of(codec: str, parts: Iterable[bytes | memoryview]) -> str:
     return digest.hexdigest()
 
 
-def _seal(line: str, payload: bytes, key: bytes | None) -> str:
-    return _digest(line.encode() + payload, key)
-
-
 def _digest(data: bytes, key: bytes | None) -> str:
     return (blake3(data) if key is None else blake3(data, key=key)).hexdigest()
 
@@ -206,7 +203,7 @@ def faults(names: Iterable[str], read: Callable[[str], Any], key: bytes | None) 
 def blob_line(name: str, codec: str, length: int, key: bytes | None) -> bytes:
     """The first line of the blob that is called `blob/<digest>`."""
     start = f"woflo 1 {codec} {length} "
-    seal = _seal(f"{start}{name}\n", b"", key)
+    seal = _digest(f"{start}{name}\n".encode(), key)
     return f"{start}{seal}".encode().ljust(BLOB_LINE - 1) + b"\n"
 
 
@@ -252,9 +249,7 @@ def trace_record(name: str, trace: Trace, key: bytes | None) -> bytes:
         ValueError: the same.
     """
     payload = f"{_written(trace._hit)}\n{_written(trace._explanation)}\n".encode("utf-8", "surrogatepass")
-    start = f"woflo 1 trace {len(payload)} "
-    seal = _seal(f"{start}{name}\n", payload, key)
-    return f"{start}{seal}\n".encode() + payload
+    return f"woflo 1 trace {len(payload)} {_digest(payload + name.encode(), key)}\n".encode() + payload
 
 
 def open_trace(name: str, data: bytes, key: bytes | None) -> Trace:
@@ -265,10 +260,9 @@ def open_trace(name: str, data: bytes, key: bytes | None) -> Trace:
     """
     at = data.find(b"\n") + 1
     payload = data[at:]
-    start = b"woflo 1 trace %d " % len(payload)
-    sealed = b"%s%s\n%s" % (start, name.encode(), payload)
+    sealed = payload + name.encode()
     seal = (blake3(sealed) if key is None else blake3(sealed, key=key)).hexdigest()
-    line = b"%s%s\n" % (start, seal.encode())
+    line = b"woflo 1 trace %d %s\n" % (len(payload), seal.encode())
     if not (data.startswith(line) if key is None else hmac.compare_digest(data[:at], line)):
         words = data[:at].split()
         _codec_of(words)

@@ -31,7 +31,7 @@ __all__ = ["Directory", "Stats", "Swept", "default_place"]
 _OWN_NAME = ".woflo"  # a folder of this name tells git to ignore it
 _KINDS = ("trace", "blob")
 _NAME = re.compile(r"(?:trace|blob)/[0-9a-f]{16,128}")
-_SHORTEST = len("blob/") + 16
+_FEWEST = 16  # digits of a name
 _SHARD = re.compile(r"[0-9a-f]{2}")
 _REST = re.compile(r"[0-9a-f]{14,126}")
 _LEFTOVER = re.compile(r"[0-9a-f]{14,16}\.[0-9a-f]{16}(?:\.aside)?")
@@ -180,7 +180,7 @@ class Directory(MutableMapping[str, bytes]):
     # ------------------------------------------------------------------ reading
 
     def __getitem__(self, name: str) -> bytes:
-        fd = self._open(name)
+        fd = self._open(name)  # the quickest way to a trace: a hit waits for nothing else
         try:
             data = os.read(fd, _FIRST_READ)
             if len(data) == _FIRST_READ:
@@ -221,13 +221,11 @@ class Directory(MutableMapping[str, bytes]):
     def _open(self, name: str, flags: int = 0) -> int:
         if not (self._checked or self._check()):
             raise KeyError(name)
-        if len(name) < _SHORTEST or not (
-            name.isascii() and name.replace("/", "", 1).isalnum()
-        ):  # so that no name leads out of the folder
-            raise _bad_name(name)
-        at = name.find("/") + 3
+        kind, _, digits = name.partition("/")
+        if kind not in _KINDS or len(digits) < _FEWEST or not (digits.isalnum() and digits.isascii()):
+            raise _bad_name(name)  # it might lead out of the folder
         try:
-            return os.open(f"{self._root}{name[:at]}/{name[at:]}", _READ | flags)
+            return os.open(f"{self._root}{kind}/{digits[:2]}/{digits[2:]}", _READ | flags)
         except FileNotFoundError:
             raise KeyError(name) from None
 
