@@ -390,6 +390,30 @@ def test_what_steps_do_to_globals_is_no_edit(project):
     assert project.build() == []
 
 
+def test_nor_in_the_same_process():
+    """A list to which steps append is the same in the next session, also of this process; one that the user changes isn't."""
+    calls, options = [], {"scale": 2}
+
+    @workflow_step(produces=["a"])
+    def a():
+        calls.append("a")
+        return options["scale"]
+
+    @workflow_step(produces=["b"])
+    def b(a):
+        calls.append("b")
+        return a
+
+    products = WorkflowProducts({})
+    for _ in range(3):
+        assert WorkflowRunner([a, b], Settings(), products).get("b") == 2
+    assert calls == ["a", "b"]
+    options["scale"] = 3
+    assert WorkflowRunner([a, b], Settings(), products).why("a").endswith("closure variable options")
+    assert WorkflowRunner([a, b], Settings(), products).get("b") == 3
+    assert calls == ["a", "b", "a", "b"]
+
+
 def test_not_even_if_a_step_asks_for_more(project):
     """A step that asks the runner in the middle of a build doesn't make it look at the code again."""
     project.edit("RATE = 2", "RATE = 2\ncalls = []\nasked = []")

@@ -9,7 +9,7 @@ What can't be saved or loaded is said once, and stays in memory or is made again
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -24,7 +24,7 @@ from woflo._rebuild import Decision, Facts, Recipe, exists, traces
 from woflo.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from woflo._build import Step
     from woflo._code import Code
@@ -36,6 +36,11 @@ __all__ = ["ProductShelf"]
 _ANY = "exists"  # in the place of keys and digests where nothing but existence counts
 _NO_RECIPE = Recipe("", "", {}, {}, {})
 _FIRST_RUN = Decision(False, "first run")
+_MOST_STATES = 100_000  # digests that are remembered
+
+# What a step's code was before steps ran, by its digest afterwards: one that appends to a list of the module's, to count its
+# calls, is the same step in the next session, in this process too. What the user changes between builds is an edit.
+_before: dict[str, Code] = {}
 
 
 class ProductShelf:
@@ -86,9 +91,26 @@ class ProductShelf:
             elif identity not in {self.identity, _ANY}:
                 del self._known[name], self.cache[name]
 
-    def together(self) -> AbstractContextManager[None]:
-        """A block in which many products are saved."""
-        return nullcontext() if self._own is None else self._own.together()
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """The block of a build: many products are saved, and what its steps do to globals is no edit of theirs."""
+        try:
+            with nullcontext() if self._own is None else self._own.together():
+                yield
+        finally:
+            self._note_state()
+
+    def _note_state(self) -> None:
+        """Have the code of steps count as it did before they ran, although they have changed what it refers to."""
+        if len(_before) > _MOST_STATES:
+            _before.clear()
+        for step, code in self._codes.items():
+            try:
+                now = None if code is None else code_of(step.fn)
+            except Undigestible:
+                continue
+            if code is not None and now is not None and now.digest != code.digest:
+                _before[now.digest] = code
 
     # ------------------------------------------------------------------ as a build sees it
 
@@ -99,7 +121,8 @@ class ProductShelf:
 
     def _read(self, step: WorkflowStep) -> None:
         try:
-            self._codes[step] = code_of(step.fn)
+            code = code_of(step.fn)
+            self._codes[step] = _before.get(code.digest, code)
         except Undigestible as error:
             self._codes[step] = None
             self._say(f"code {step.name}", f"step {step.name} runs anew in each session: it has no digest ({error})")

@@ -100,16 +100,9 @@ def convection(ran):
 LOG = "10 steps of temperature on mesh of 8 and velocity on mesh of 8"
 
 
-class Ran(list):
-    """Which steps have run. It is no part of what they do: it doesn't count as their code."""
-
-    def __woflo_digest__(self):
-        return "ran"
-
-
 @pytest.fixture
 def ran():
-    return Ran()
+    return []
 
 
 @pytest.fixture
