@@ -1379,6 +1379,20 @@ def test_changed_code_runs_again_and_is_named():
         define(2, 1).run(runner=HERE, store=store)
 
 
+def test_what_cannot_be_kept_is_told_once(monkeypatch):
+    """Not at each run, nor for each invocation of the task."""
+    told = []
+    monkeypatch.setattr(woflo.events, "warn", told.append)
+    env = Env()
+    anything = env.type("anything", lambda _: True)
+    env.task(name="connect", options={"n": anything}, product=anything)(lambda n: [n, threading.Lock()])
+    store = {}
+    for n in (1, 2, 2, threading.Lock(), threading.Lock()):
+        env.invoke("connect", n=n).run(runner=HERE, store=store)
+    assert len(told) == 1
+    assert told[0].startswith("connect: 'connect' is not kept")
+
+
 def test_what_cannot_be_digested_runs_each_time(monkeypatch):
     """That is said once, with the option and the part of it; the others are kept all the same."""
     told = []

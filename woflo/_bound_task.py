@@ -66,7 +66,7 @@ class BoundTask:
             try:
                 recipe = _Recipes(one.name, *self.identity())
             except Undigestible as error:
-                shelves.pass_over(one.name, error)
+                shelves.pass_over(one.name, error, one._told)
                 recipe = _Recipes(one.name, token_hex(), {}, {})  # like no other: nothing that follows from it is found
 
         def run(values: dict[str, Any]) -> BaseTaskRun[Any]:
@@ -119,14 +119,13 @@ class _Recipes:
 class Shelves:
     """Where the products of each task are kept (a shelf, see `_build`); nowhere, for those that have none."""
 
-    def __init__(self, shelves: dict[str, StoreShelf], told: set[str]) -> None:
+    def __init__(self, shelves: dict[str, StoreShelf]) -> None:
         self._shelves = shelves
-        self._told = told
 
-    def pass_over(self, name: str, why: Exception) -> None:
+    def pass_over(self, name: str, why: Exception, told: set[str]) -> None:
         """Keep nothing of a task, and say so once."""
-        if self._shelves.pop(name, None) is not None and name not in self._told:
-            self._told.add(name)
+        if self._shelves.pop(name, None) is not None and name not in told:
+            told.add(name)
             from woflo import events
 
             events.warn(f"{name} runs each time, and what it makes is not kept: {why}")

@@ -92,6 +92,7 @@ class Definition(Generic[P, R, V]):
     _keywords: tuple[str, ...]
     _site: Site
     _task: Task[..., R, Any]  # what is carried out
+    _told: set[str]  # what was said once, of what can't be kept
 
     def __init__(self, **fields: Any) -> None:
         inside = vars(self)
@@ -100,7 +101,7 @@ class Definition(Generic[P, R, V]):
         for name in ("__module__", "__qualname__", "__name__", "__doc__", "__annotations__"):
             if hasattr(fn, name):
                 inside[name] = getattr(fn, name)
-        inside["__wrapped__"] = fn
+        inside.update(__wrapped__=fn, _told=set())
         policy = self._base if isinstance(self._base, Task) else task(self._base, name=self.name)
         work = (_CheckedCoroutine if policy.is_async else _Checked)(self, fn, self.name, self.product)
         inside["_task"] = Task(work, self.name, policy.policy, policy.timeout, None)

@@ -55,7 +55,6 @@ class Invocation(Generic[R]):
     def __init__(self, target: str, calls: Sequence[BoundTask]) -> None:
         self.target = target
         self._calls = {one.definition.name: one for one in calls}
-        self._told: set[str] = set()  # tasks of which was said that they can't be kept
         self.graph = Graph([Node(one.definition.name, one, one.definition.requires) for one in calls])
 
     @property
@@ -213,11 +212,11 @@ class Invocation(Generic[R]):
             places = dict.fromkeys(self._calls, Store.of(cast("Storage", store)))
         return Shelves(
             {
-                name: StoreShelf(place, str(self._calls[name].definition.__module__))
+                name: StoreShelf(place, str(one.__module__), one._told)
                 for name, place in places.items()
                 if place is not None
-            },
-            self._told,
+                for one in [self._calls[name].definition]
+            }
         )
 
     def _check_name(self, name: str, what: str) -> None:

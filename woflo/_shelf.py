@@ -34,16 +34,17 @@ _VERSIONS = {"python": ".".join(map(str, sys.version_info[:3])), "platform": sys
 class StoreShelf:
     """A shelf (see `_build`) over a store."""
 
-    def __init__(self, store: Store, scope: str) -> None:
+    def __init__(self, store: Store, scope: str, told: set[str] | None = None) -> None:
         """Keep products in a store.
 
         Args:
             store: where.
             scope: what tells steps of the same name apart: last makings are remembered by scope and name.
+            told: steps of which was said that they can't be kept; it grows. None: said once by each shelf.
         """
         self._store = store
         self._scope = scope
-        self._warned: set[str] = set()
+        self._told: set[str] = set() if told is None else told
 
     def find(self, step: Step, recipe: Recipe) -> Found:
         store = self._store
@@ -107,8 +108,8 @@ class StoreShelf:
 
     def _warn(self, step: Step, what: str, error: BaseException) -> None:
         """Say once for each step that what it makes isn't kept, and why."""
-        if step.name not in self._warned:
-            self._warned.add(step.name)
+        if step.name not in self._told:
+            self._told.add(step.name)
             events.warn(f"{step.name}: {what!r} is not kept, and will be made again when it is wanted: {error}")
 
 
