@@ -287,6 +287,39 @@ def test_a_change_of_the_configuration_reaches_the_cache():
     assert runner.get("note") == "mine"
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_nothing_is_kept_that_another_configuration_made(own, tmp_path, log):
+    """If a raw file changes while a step reads it, what it made is handed out and not kept."""
+    raw = tmp_path / "raw.csv"
+    raw.write_text("1")
+
+    class Source(WorkflowConfig):
+        _identity_fields = ("raw",)
+        raw: Path
+
+    @workflow_step(produces=["value"])
+    def read(config):
+        if config.raw.read_text() == "1":
+            config.raw.write_text("2")
+        return config.raw.read_text()
+
+    @workflow_step(produces=["double"])
+    def double(value):
+        return 2 * value
+
+    products = WorkflowProducts({}) if own else Shelf()
+    runner = WorkflowRunner([read, double], Source(raw=raw), products)
+    assert runner.get("double") == "22"
+    assert not products.exists("value")
+    assert not products.exists("double")
+    assert [line for line in log if "while step read ran" in line]
+    raw.write_text("3")
+    assert runner.get("double") == "33"
+    assert products.load("value") == "3"
+    raw.write_text("1")
+    assert "first run" not in WorkflowRunner([read, double], Source(raw=raw), products).why("value")
+
+
 def test_what_the_user_puts_into_the_cache_counts(project):
     """It is used as it is, and what is made from it is known by its content."""
     project.build()

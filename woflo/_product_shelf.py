@@ -74,11 +74,13 @@ class ProductShelf:
         key = getattr(config, "cache_key", None)
         self._from: Callable[[dict[str, str]], Sequence[str] | None]
         if key is None or getattr(type(config), "cache_key", None) is WorkflowConfig.cache_key:
+            self._identify: Callable[[], str | None] = lambda: identity_of(config)[0]
             self.identity, self._options = identity_of(config)
             self._from = partial(parts_of, self.identity)
         else:  # it may count what it doesn't name
             self._from = lambda requires: None if (found := key(requires=requires)) is None else (str(found),)
-            self.identity = next(iter(self._from({}) or ()), None)
+            self._identify = lambda: next(iter(self._from({}) or ()), None)
+            self.identity = self._identify()
             self._options = {} if self.identity is None else {"config": self.identity}
         if self.identity != before or len(self._known) > len(self.cache):
             self._forget()
@@ -203,17 +205,30 @@ class ProductShelf:
     def keep(self, step: Step, recipe: Recipe, values: Sequence[Any], seconds: float) -> list[Product]:
         self.seconds[step.name] = seconds
         found = []
+        follows = self._still_follows(step)
         for name, value in zip(step.produces, values, strict=True):
             self.cache[name] = value
-            mark = "" if self.products is None else self._save(step, recipe, name, value, seconds)
+            mark = self._save(step, recipe, name, value, seconds) if follows else uuid4().hex
             self._known[name] = value, mark, self.identity
             found.append(Product(mark, value, self._loader(name)))
         for name in step.produces:
             self._tell("built", name)
         return found
 
+    def _still_follows(self, step: Step) -> bool:
+        """Whether what a step made follows from the configuration as it was looked at: a file may have changed meanwhile."""
+        if self.products is None or self.identity is None or self._identify() == self.identity:
+            return True
+        self._say(
+            f"identity {step.name}",
+            f"the configuration changed, or a file that it names, while step {step.name} ran: what it made isn't kept",
+        )
+        return False
+
     def _save(self, step: Step, recipe: Recipe, name: str, value: Any, seconds: float) -> str:
-        """Save a product, if that can be; its digest."""
+        """Save a product, if that can be; its digest, empty if that is of no interest."""
+        if self.products is None:
+            return ""
         key = _key_of(step, recipe, name)
         requires = dict(recipe.inputs)
         silent = False
