@@ -1005,6 +1005,37 @@ def test_each_invocation_and_each_run_has_its_own_copy_of_a_default():
     assert first.values["grow.seen"] is not second.values["grow.seen"]
 
 
+@pytest.mark.parametrize("runner", [HERE, ThreadTaskRun, AsyncTaskRun])
+def test_a_value_is_each_tasks_own(runner):
+    """Nor does one that changes a value that was given, also to another task: what is kept was made of the value as it was."""
+    env = new_env()
+    rows = env.types["rows"]
+
+    @env.task(options={"seen": rows}, product=rows)
+    def grow(seen):
+        seen.append(1)
+        return seen
+
+    @env.task(requires=["grow"], options={"others": rows}, product=rows)
+    def after(grow, others):
+        return [*grow, *others]
+
+    shared, store = [], {}
+    invocation = env.invoke("after", seen=shared, others=shared)
+    for _ in range(2):
+        assert invocation.run(runner=runner, store=store) == invocation.run(runner=runner) == [1]
+    assert shared == []
+
+
+def test_a_live_value_is_given_as_it_is():
+    """What can't be copied is the task's to use."""
+    env = new_env()
+    anything = env.type("anything", lambda _: True)
+    env.task(name="use", options={"lock": anything}, product=anything)(lambda lock: lock)
+    lock = threading.Lock()
+    assert env.invoke("use", lock=lock).run(runner=HERE) is lock
+
+
 def test_names_of_options_that_look_like_arguments():
     """An option may be called as invoke's own parameters are."""
     env = new_env()

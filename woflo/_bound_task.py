@@ -6,12 +6,14 @@ digested unless something is to be kept or a fingerprint is asked for.
 
 from __future__ import annotations
 
+import sys
 from copy import deepcopy
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from woflo._build import Found, Product, Step
 from woflo._rebuild import Decision, Recipe
+from woflo.runners.multiprocess import MultiprocessTaskRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -51,8 +53,12 @@ class BoundTask:
 
     def _start(self, values: dict[str, Any], runner: Runner) -> BaseTaskRun[Any]:
         """Start a run with the values of what it requires."""
+        here = not _is_process(runner)
         for name, value in self.options.items():
-            values[name] = value if name in self.given else deepcopy(value)  # a task may change what it is given, once
+            if name not in self.given:
+                values[name] = deepcopy(value)
+            else:
+                values[name] = _own(value) if here else value
         args, kwargs = self.definition._arguments(values)
         return runner.submit(self.definition._task, args, kwargs, [])
 
@@ -93,6 +99,20 @@ class BoundTask:
 
     def __repr__(self) -> str:
         return f"<{self.definition.name} with its options>"
+
+
+def _is_process(runner: Runner) -> bool:
+    """Whether what a run changes is its own copy anyway."""
+    pool = sys.modules.get("woflo.runners.pool")
+    return issubclass(runner, MultiprocessTaskRun) or (pool is not None and issubclass(runner, pool.PoolTaskRun))
+
+
+def _own(value: Any) -> Any:
+    """A copy that a task may change: the value may be another task's too, and is what its recipe was digested from."""
+    try:
+        return deepcopy(value)
+    except Exception:  # a live thing: whoever gives it wants the task to have this one
+        return value
 
 
 def _alone(product: Any) -> tuple[Any]:
