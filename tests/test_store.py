@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
-from typing import TYPE_CHECKING
+import pickle
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 import pytest
 
-from woflo.directory import Directory
+from woflo import UsageError, _record, events
+from woflo.directory import Directory, default_place
+from woflo.store import Store, Trace
 from woflo.testing import StoreContract
 
 if TYPE_CHECKING:
@@ -47,3 +51,124 @@ class TestFsspecLocal(StoreContract):
 
     def make_mapping(self, folder: Path) -> MutableMapping[str, bytes]:
         return fsspec.get_mapper(f"file://{folder}/files")
+
+
+def trace(**fields: Any) -> Trace:
+    given: dict[str, Any] = {
+        "task": "clean", "code": "c0de", "parts": {"clean() itself": "ab"}, "options": {"depth": "0d"}, "inputs": {"rows": "1e"},
+        "outputs": {"clean": "5e"}, "kept": True, "seconds": 0.5, "versions": {"numpy": "2.0"}, "when": "2026-01-02T03:04:05Z",
+    }  # fmt: skip
+    return Trace(**{**given, **fields})
+
+
+class TestOf:
+    def test_what_names_a_store(self, tmp_path: Path) -> None:
+        """A store is itself; a mapping, a folder's path and True name one."""
+        store = Store({})
+        assert Store.of(store) is store
+        mapping: dict[str, bytes] = {}
+        assert Store.of(mapping).mapping is mapping
+        assert Store.of(tmp_path / "store").mapping == Directory(tmp_path / "store")
+        assert Store.of(str(tmp_path / "store")).mapping == Directory(tmp_path / "store")
+        assert Store.of(True).mapping == Directory(default_place())
+        assert not os.path.exists(tmp_path / "store")
+
+    @pytest.mark.parametrize("given", [None, False, 3, [], b"bytes", "s3://bucket/folder", "", {1, 2}])
+    def test_what_names_none(self, given: Any) -> None:
+        """Is said, also an address, which would become the name of a folder."""
+        with pytest.raises(UsageError):
+            Store.of(given)
+
+    @pytest.mark.parametrize("given", [None, "path", Store({}), ()])
+    def test_a_store_wants_a_mapping(self, given: Any) -> None:
+        """And says so."""
+        with pytest.raises(UsageError):
+            Store(given)
+
+    def test_it_says_what_it_is(self, tmp_path: Path) -> None:
+        """Where it is, whether it is safe, and that it has a secret."""
+        assert repr(Store({})) == "<Store over a dict>"
+        store = Store(Directory(tmp_path), safe=True, secret=b"s" * 32)
+        assert repr(store) == f"<Store over Directory({str(tmp_path)!r}), safe, with a secret>"
+
+    def test_it_travels(self, tmp_path: Path) -> None:
+        """To another process, with what it may do."""
+        again = pickle.loads(pickle.dumps(Store(Directory(tmp_path), safe=True)))
+        assert (again.mapping, again.safe) == (Directory(tmp_path), True)
+
+
+class TestTrace:
+    def test_its_fields(self) -> None:
+        """Are what was given, before and after it was kept, and as a dict."""
+        store = Store({})
+        store.record("01" * 32, trace(small={"clean": ["json", "1"]}))
+        for one in (trace(small={"clean": ["json", "1"]}), store.trace("01" * 32)):
+            assert one is not None
+            assert (one.task, one.code, one.kept, one.seconds, one.when) == (
+                "clean",
+                "c0de",
+                True,
+                0.5,
+                "2026-01-02T03:04:05Z",
+            )
+            assert (one.parts, one.options, one.inputs) == ({"clean() itself": "ab"}, {"depth": "0d"}, {"rows": "1e"})
+            assert (one.outputs, one.versions, one.small) == (
+                {"clean": "5e"},
+                {"numpy": "2.0"},
+                {"clean": ["json", "1"]},
+            )
+            assert Trace(**json.loads(json.dumps(one.as_dict()))) == one
+            assert eval(repr(one)) == one
+            assert pickle.loads(pickle.dumps(one)) == one
+
+    def test_it_is_frozen(self) -> None:
+        """A record of the past."""
+        with pytest.raises(AttributeError):
+            trace().task = "other"  # type: ignore[misc]
+        with pytest.raises(AttributeError):
+            trace().more = 1  # type: ignore[attr-defined]
+        assert trace() != trace(task="other")
+        assert trace() != 3
+
+    def test_it_is_readable(self, tmp_path: Path) -> None:
+        """The file is text: a line about itself, and two of JSON."""
+        Store(Directory(tmp_path / "store")).record("01" * 32, trace(task="größer"))
+        line, hit, rest = (tmp_path / "store" / "trace" / "01" / ("01" * 31)).read_text(encoding="utf-8").splitlines()
+        assert line.startswith("woflo 1 trace ")
+        assert json.loads(hit)["task"] == "größer"
+        assert json.loads(rest)["parts"] == {"clean() itself": "ab"}
+
+    def test_what_is_not_json(self) -> None:
+        """Is the caller's mistake."""
+        for bad in ({"task": object()}, {"parts": {"a": {1}}}):
+            with pytest.raises(UsageError, match="JSON"):
+                Store({}).record("01" * 32, trace(**bad))
+
+    def test_sealed_nonsense(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What somebody has sealed although it is no trace is damaged too."""
+        said: list[str] = []
+        monkeypatch.setattr(events, "warn", said.append)
+        name = "trace/" + "01" * 32
+        for payload in (b"", b"[]\n", b"{", b"\xff", b"1"):
+            seal = _record._digest(payload + name.encode(), None)
+            store = Store({name: f"woflo 1 trace {len(payload)} {seal}\n".encode() + payload})
+            assert store.trace("01" * 32) is None
+        assert len(said) == 5
+
+
+@pytest.mark.parametrize("small", [["pickle", "no base64!"], ["pickle", "AAAA"], ["json", "{"], ["parquet", "AAAA"]])
+def test_a_small_value_that_cannot_be_rebuilt(small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is a miss, which is said."""
+    said: list[str] = []
+    monkeypatch.setattr(events, "warn", said.append)
+    with pytest.raises(KeyError):
+        Store({}).value_of(small)
+    assert len(said) == 1
+
+
+def test_the_line_of_a_blob_has_room() -> None:
+    """For the longest name of a codec, and for any length."""
+    name = "blob/" + "01" * 32
+    line = _record.blob_line(name, "x" * 16 + "~" + "0" * 16, 2**62, None)
+    assert len(line) == _record.BLOB_LINE
+    assert line.endswith(b"\n")

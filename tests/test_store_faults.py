@@ -389,6 +389,18 @@ def test_lengths_are_not_believed(warnings: list[str], root: Path) -> None:
     assert len(warnings) == 8
 
 
+@linux
+def test_a_huge_file_is_not_read(warnings: list[str], root: Path) -> None:
+    """A terabyte of nothing in the place of an entry is a miss at once."""
+    store = prepared(root)
+    for name in (f"blob/{old_digest()}", f"trace/{OLD_KEY}"):
+        os.truncate(file_of(root, name), 1 << 40)
+    assert store.trace(OLD_KEY) is None
+    with pytest.raises(KeyError):
+        store.get(old_digest())
+    assert len(warnings) == 2
+
+
 class TestSecret:
     def test_it_is_nowhere(self, root: Path) -> None:
         """Not in a record, not in the text of the store, and not in a pickle of it."""

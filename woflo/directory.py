@@ -45,6 +45,7 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOEXEC | _NOFOLLOW
 _FOLDER = os.O_RDONLY | _CLOEXEC | getattr(os, "O_DIRECTORY", 0)
 
 _FIRST_READ = 8192  # bytes: most traces have fewer, so one read is enough
+_LARGEST_TRACE = 1 << 26  # bytes: a thousand times what a large one has
 # Entries from this size (bytes) on are mapped, smaller ones read. Before 3.13, Python keeps a descriptor for each mapping: a
 # thousand values of 2 MiB in memory must not use them up.
 _MAPPED = 1 << 20 if sys.version_info >= (3, 13) else 1 << 24
@@ -180,18 +181,25 @@ class Directory(MutableMapping[str, bytes]):
     # ------------------------------------------------------------------ reading
 
     def __getitem__(self, name: str) -> bytes:
+        try:
+            return self._bytes(name)
+        except OSError as error:
+            if error.errno != ESTALE:
+                raise
+        return self._bytes(name)  # on a network, another machine had just replaced it
+
+    def _bytes(self, name: str) -> bytes:
         fd = self._open(name)  # the quickest way to a trace: a hit waits for nothing else
         try:
             data = os.read(fd, _FIRST_READ)
             if len(data) == _FIRST_READ:
-                data += self._read(fd, self._plain(fd, name).st_size - len(data))
-        except OSError as error:
-            if error.errno != ESTALE:
-                raise
-            return self[name]  # on a network, another machine has just replaced it
+                size = self._plain(fd, name).st_size
+                if size > _LARGEST_TRACE and name.startswith("trace/"):
+                    raise StoreError(f"{name} in {self!r}", f"it has {size} bytes, as no trace has")
+                data += self._read(fd, size - len(data))
+            return data
         finally:
             os.close(fd)
-        return data
 
     def view(self, name: str) -> memoryview:
         """An entry as memory that is the caller's alone.
@@ -203,6 +211,14 @@ class Directory(MutableMapping[str, bytes]):
             OSError: it can't be read.
             StoreError: it is no plain file, or somebody else's.
         """
+        try:
+            return self._view(name)
+        except OSError as error:
+            if error.errno != ESTALE:
+                raise
+        return self._view(name)
+
+    def _view(self, name: str) -> memoryview:
         fd = self._open(name)
         try:
             stat = self._plain(fd, name)
@@ -211,10 +227,6 @@ class Directory(MutableMapping[str, bytes]):
             if stat.st_size < _MAPPED:
                 return memoryview(self._read(fd, stat.st_size))
             return memoryview(mmap.mmap(fd, stat.st_size, access=mmap.ACCESS_COPY, **_UNTRACKED))
-        except OSError as error:
-            if error.errno != ESTALE:
-                raise
-            return self.view(name)
         finally:
             os.close(fd)
 
