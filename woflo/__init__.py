@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from woflo.graph import Graph, Node
     from woflo.runners._waiting import as_completed, gather, wait
     from woflo.runners.pool import PoolTaskRun
+    from woflo.runners.executor import ExecutorTaskRun
 
 TaskRun = BaseTaskRun
 
@@ -51,6 +52,7 @@ __all__ = [
     "DependencyFailure",
     "Directory",
     "ExceptionStandIn",
+    "ExecutorTaskRun",
     "Failure",
     "Graph",
     "InternalError",
@@ -82,6 +84,7 @@ __all__ = [
 
 _LAZY = {
     "Directory": "woflo.directory",
+    "ExecutorTaskRun": "woflo.runners.executor",
     "Graph": "woflo.graph",
     "Node": "woflo.graph",
     "PoolTaskRun": "woflo.runners.pool",

@@ -73,6 +73,7 @@ class Failure(Exception):
     """
 
     __match_args__: tuple[str, ...] = ("message",)
+    _in_transit = False  # whether it is the way between two processes that failed, and not the task
 
     def __init__(
         self,

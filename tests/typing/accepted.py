@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -12,8 +13,9 @@ from woflo import BaseTaskRun, Failure, Graph, Node, Ok, Result, TaskFailure, Ta
 from woflo.action import Action
 from woflo.engine import Engine
 from woflo.env import Definition, Env, Invocation, Option, PlannedTask, Type
+from woflo.futures import TaskExecutor, TaskFuture
 from woflo.lazy import Lazy, LazyDB
-from woflo.runners import AsyncTaskRun, MultiprocessTaskRun, SequentialTaskRun, ThreadTaskRun
+from woflo.runners import AsyncTaskRun, ExecutorTaskRun, MultiprocessTaskRun, SequentialTaskRun, ThreadTaskRun
 from woflo.runners.multiprocess import ForkProcess, SpawnProcess
 
 
@@ -210,3 +212,16 @@ with env.override("defined", lambda n: [n]), env.override({"later": lambda: 3, d
     assert_type(env.replace({"defined": defined}).replace(later, lambda defined: [defined]), Env)
 a_definition: Definition[..., list[float], Any] = defined
 assert_type(env.graph["defined"].requires, tuple[Hashable, ...])
+# ---------------------------------------------------------------------- executors
+
+with TaskExecutor(2, runner=ThreadTaskRun) as executor:
+    assert_type(executor.submit(load, 3), TaskFuture[list[float]])
+    assert_type(executor.submit(load, 3).result(timeout=1.0), list[float])
+    assert_type(executor.submit(page, "url"), TaskFuture[bytes])
+    assert_type(executor.submit(pow, 2, 3).exception(), BaseException | None)
+    assert_type(executor.submit(str.upper, "a"), TaskFuture[str])
+    assert_type(executor.map(load, [1, 2], chunksize=2), Iterator[list[float]])
+    assert_type(executor.map(str.upper, ["a"]), Iterator[str])
+    standard: Executor = executor
+    over_it = load.options(runner=ExecutorTaskRun.using(standard))
+    assert_type(over_it(3), TaskRun[list[float]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from woflo import ref, task
 from woflo.env import Env, Option
+from woflo.futures import TaskExecutor
 
 
 @task
@@ -84,3 +85,9 @@ env.invoke(3)  # reject
 env.invoke(defined).run(runner="thread")  # reject
 env.invoke(defined).run(store=3)  # reject
 env.override("defined", 3)  # reject
+# An executor's calls have the arguments of the function, or of the task.
+executor = TaskExecutor(2)
+executor.submit(load, "3")  # reject
+executor.submit(str.upper)  # reject
+executor.submit(load, 3).result().upper()  # reject
+TaskExecutor("2")  # reject

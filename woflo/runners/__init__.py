@@ -6,6 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from woflo.runners.asynchronous import AsyncTaskRun
     from woflo.runners.base import BaseTaskRun
+    from woflo.runners.executor import ExecutorTaskRun
     from woflo.runners.multiprocess import ForkProcess, MultiprocessTaskRun, SpawnProcess
     from woflo.runners.pool import PoolTaskRun
     from woflo.runners.sequential import SequentialTaskRun
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncTaskRun",
     "BaseTaskRun",
+    "ExecutorTaskRun",
     "ForkProcess",
     "MultiprocessTaskRun",
     "PoolTaskRun",
@@ -25,6 +27,7 @@ __all__ = [
 _MODULES = {
     "AsyncTaskRun": "asynchronous",
     "BaseTaskRun": "base",
+    "ExecutorTaskRun": "executor",
     "ForkProcess": "multiprocess",
     "MultiprocessTaskRun": "multiprocess",
     "PoolTaskRun": "pool",

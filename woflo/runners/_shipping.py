@@ -346,6 +346,7 @@ def broken_result(error: BaseException) -> Failure:
     failure = TaskFailure(
         f"its result can't be rebuilt here: {_exceptions.type_name(type(error))}: {_exceptions.safe_str(error)}"
     )
+    failure._in_transit = True
     failure.__cause__ = error.with_traceback(_exceptions.skip_ours(error.__traceback__))
     return failure
 
@@ -355,5 +356,6 @@ def broken_call(error: BaseException) -> Failure:
     failure = TaskFailure(
         f"its call can't be rebuilt in the worker: {_exceptions.type_name(type(error))}: {_exceptions.safe_str(error)}"
     )
+    failure._in_transit = True
     failure.__cause__ = error.with_traceback(_exceptions.skip_ours(error.__traceback__))
     return failure

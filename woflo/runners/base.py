@@ -335,10 +335,10 @@ class BaseTaskRun(Generic[R]):
             if self._callbacks is None:
                 self._callbacks = []
             self._callbacks.append(callback)
-        if self._result is None:
-            self._attend()
-        else:
+        if self._result is not None:
             self._tell_callbacks()
+        elif self._pumped:  # elsewhere the thread that learns the end comes by itself
+            self._attend()
 
     def __await__(self) -> Generator[Any, None, R]:
         """Wait without blocking the event loop. Cancelling the waiter leaves the run alone."""
@@ -716,6 +716,23 @@ class BaseTaskRun(Generic[R]):
         """Call the next of the classes' own `stop`, the most derived first."""
         if self._hooks:
             self._hooks.pop(0)(self, grace)
+
+    def _withdraw(self) -> bool:
+        """End the run if its first attempt has not begun; True if so, else it is left alone."""
+        with _process.state:
+            if self._result is not None or self._stop_asked:
+                return False
+            # first the wish, then the look: a thread that begins it does it the other way round, so one sees the other
+            self._stop_asked = True
+            if self._phase != "pending" or self.attempt > 1:
+                self._stop_asked = False
+                return False
+        self._settle(self._named(StoppedFailure("stopped before it was started")))
+        return True
+
+    @classmethod
+    def _release(cls) -> None:
+        """No more runs of this class will come and all have ended: end what it keeps, and wait until that is gone."""
 
     def _overdue(self, attempt: int) -> None:
         """The attempt's time is up (a runner that doesn't keep time itself)."""

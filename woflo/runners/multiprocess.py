@@ -32,6 +32,10 @@ else:
 
 __all__ = ["ForkProcess", "MultiprocessTaskRun", "SpawnProcess"]
 
+_LEAVING_SECONDS = (
+    3.0  # a worker whose result is sent leaves within a millisecond, with multiprocessing's clean-up within 2 s
+)
+
 
 class ForkProcess:
     """A process type: the worker is a fork of this process and inherits all of its state (POSIX)."""
@@ -94,6 +98,17 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
         if name == "process_type":
             start_method(value)
         super()._check_setting(name, value)
+
+    @classmethod
+    def _release(cls) -> None:
+        supervisor = None if cls._portable else _supervisor.existing()
+        if supervisor is None:
+            return
+        with supervisor.lock:
+            leaving = {worker for worker in supervisor.workers.values() if worker.told}
+        deadline = monotonic() + _LEAVING_SECONDS
+        for worker in leaving:
+            supervisor.settle(deadline, worker)
 
     def _pack(self) -> None:
         """Pickle the call for a spawned worker.

@@ -16,7 +16,7 @@ from time import monotonic
 from weakref import WeakKeyDictionary
 
 from woflo import _exceptions, _loading
-from woflo.errors import TaskStopped
+from woflo.errors import TaskStopped, UsageError
 from woflo.result import Ok, StoppedFailure, WorkerFailure
 from woflo.runners import _process, _waiters
 from woflo.runners._attempt import attempt
@@ -26,7 +26,8 @@ from woflo.runners.base import BaseTaskRun
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from contextvars import Context
-    from typing import Any, TypeVar
+    from threading import Thread
+    from typing import Any, ClassVar, TypeVar
 
     R = TypeVar("R", covariant=True)  # noqa: PLC0105
 else:
@@ -46,6 +47,11 @@ class _Pool:
         self.queue: deque[ThreadTaskRun[Any]] = deque()
         self.idle: list[Any] = []  # one lock per sleeping thread: released when there is work
         self.threads = 0  # alive, sleeping ones too
+        self.members: dict[
+            int, Thread | None
+        ] = {}  # those alive (None: about to be), by the lowest number that was free
+        self.prefix: str | None = None  # of their names; None: numbered through all pools
+        self.retired = False  # nothing more will come: a thread without work ends at once
         self.setting: int | None = None  # the max_running that it was made for
         self.lost: set[int] = set()  # threads whose run was abandoned: counted as waiting until they end
         self.searching = False  # a thread has been woken or started for the queue and has not taken a run yet
@@ -78,10 +84,15 @@ class _Pool:
         return False
 
     def _start_thread(self) -> None:
+        with self.lock:
+            number = next(number for number in count() if number not in self.members)
+            self.members[number] = None
         try:
-            _process.start_thread(self._work, name=f"woflo-{next(_numbers)}")
+            name = f"woflo-{next(_numbers)}" if self.prefix is None else f"{self.prefix}_{number}"
+            _process.start_thread(self._work, number, name=name)
         except RuntimeError as error:
             with self.lock:
+                del self.members[number]
                 self.threads -= 1
                 self.searching = False
                 stranded = [] if self.threads else list(self.queue)
@@ -109,8 +120,21 @@ class _Pool:
             self.lost.add(thread)
         self.block(True)
 
-    def _work(self) -> None:
+    def retire(self) -> None:
+        """Nothing more will come and all runs have ended: end the threads, except those whose run was abandoned."""
+        with self.lock:
+            self.retired = True
+            idle, self.idle = self.idle, []
+            ending = [thread for thread in self.members.values() if thread is not None]
+        for sleep in idle:
+            sleep.release()
+        for thread in ending:
+            if thread.ident not in self.lost and thread.ident != get_ident():
+                thread.join(_IDLE_SECONDS)  # it has nothing to do any more
+
+    def _work(self, number: int) -> None:
         """A thread's life: take a run, carry it out, until there is none for a while."""
+        self.members[number] = sys.modules["threading"].current_thread()
         _own.pool[get_ident()] = self
         sleep = allocate_lock()
         sleep.acquire()
@@ -125,6 +149,7 @@ class _Pool:
             del _own.pool[get_ident()]
             with self.lock:
                 self.threads -= 1
+                del self.members[number]
                 if get_ident() in self.lost:
                     self.lost.discard(get_ident())
                     self.waiting -= 1
@@ -159,6 +184,8 @@ class _Pool:
             with self.lock:
                 if queue:  # it came while this thread was about to sleep
                     continue
+                if self.retired:
+                    return None
                 self.idle.append(sleep)
             searching = sleep.acquire(timeout=_IDLE_SECONDS)
             if not searching:
@@ -196,10 +223,26 @@ class ThreadTaskRun(BaseTaskRun[R]):
 
     Attributes:
         max_running: at most so many at work at once; None: max(32, 4 × cores). One that waits for a run doesn't count.
+        thread_name_prefix: its threads are named `prefix_0`, `prefix_1`, …, where the class has a max_running of its own;
+            None: `woflo-1`, …
     """
 
     __slots__ = ()
+    thread_name_prefix: ClassVar[str | None] = None
+    _settings: ClassVar[tuple[str, ...]] = ("max_running", "thread_name_prefix")
     # `_place` is the number of the thread that runs the task's code now, 0 if none does
+
+    @classmethod
+    def _check_setting(cls, name: str, value: Any) -> None:
+        if name == "thread_name_prefix" and not (value is None or isinstance(value, str)):
+            raise UsageError(f"thread_name_prefix must be a text, or None, not {value!r}")
+        super()._check_setting(name, value)
+
+    @classmethod
+    def _release(cls) -> None:
+        pool = _pools.get(cls)
+        if pool is not None and cls._limit_owner() is cls:
+            pool.retire()
 
     def _begin(self) -> None:
         if self._context is None:
@@ -316,6 +359,8 @@ def _pool_of(runner: type[ThreadTaskRun[Any]]) -> _Pool:
         pool = _pools[owner] = _Pool(size)
         _process.on_fork(_forget)
     pool.size = size
+    pool.prefix = getattr(owner, "thread_name_prefix", None)
+    pool.retired = False
     pool.setting = runner.max_running
     _pools[runner] = pool
     return pool

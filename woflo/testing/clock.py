@@ -35,9 +35,11 @@ _LOOK = 0.02  # real seconds: a thread that was about to sleep when the time mov
 _STUCK = 1.0  # real seconds in which another thread may end a wait that no appointment can end
 _READERS = (
     "engine",
+    "futures",
     "runners._supervisor",
     "runners._waiting",
     "runners.asynchronous",
+    "runners.executor",
     "runners.sequential",
     "runners.thread",
 )

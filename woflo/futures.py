@@ -1,0 +1,664 @@
+"""TaskExecutor: a `concurrent.futures.Executor` over any runner, and the futures that it hands out.
+
+    submit(fn, x) ──→ a Task of fn ──→ runner.submit ──→ TaskRun ─── its end ───→ TaskFuture ──→ whoever asks
+                                                            ↑                         │
+                                                            └──── stop ← cancel() ────┘
+
+A face: which call becomes which run, and what a run's end means for its future. Where calls run, how many at once and how
+they end is the runner's; an executor has no thread, no queue and no worker of its own.
+
+Rule 1: a future is settled when its run has ended (`_ended`), or before by `cancel`, once.
+The executor forgets it when its run has ended.
+Rule 2: whoever waits for a future brings its run on; the end comes with nobody waiting as well (a done-callback of the run).
+Rule 3: what a future refers to (function, arguments, run) goes with the end of its run.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import RLock
+from collections import deque
+from concurrent.futures import Executor, Future, InvalidStateError
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, PENDING
+from itertools import count, islice
+from time import monotonic
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
+from weakref import ref
+
+from woflo import _exceptions, _unseen
+from woflo._retry import Policy
+from woflo._worker_calls import (
+    Chunk,
+    CoroutineChunk,
+    Initializer,
+    Pickled,
+    PickledCoroutine,
+    Prepared,
+    PreparedCoroutine,
+    UnpicklableCallError,
+    WorkerBrokenError,
+)
+from woflo.errors import UsageError
+from woflo.result import Failure, Ok, StoppedFailure, TaskFailure, WorkerFailure
+from woflo.runners import _attempt, _inputs, _process, _waiters
+from woflo.runners.base import BaseTaskRun
+from woflo.task import Task, _name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from types import TracebackType
+    from typing import ParamSpec
+
+    from woflo._future_errors import WorkerLost
+
+    P = ParamSpec("P")
+
+__all__ = ["TaskExecutor", "TaskFuture", "WorkerLost"]
+
+T = TypeVar("T")
+
+_ONCE = Policy(0, Exception, 0.0)
+_tokens = count(1)
+
+
+def __getattr__(name: str) -> object:
+    if name == "WorkerLost":
+        from woflo._future_errors import WorkerLost
+
+        return WorkerLost
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class TaskFuture(Future[T], Generic[T]):
+    """The future of a call: a `concurrent.futures.Future` whose `cancel()` ends a running call.
+
+    Made by `TaskExecutor.submit`, never directly. Its exception is the call's own, whatever it is; WorkerLost if the worker
+    died; TimeoutFailure if an attempt of a task took too long. What the call brings after `cancel()` is dropped.
+    """
+
+    def __init__(self, executor: TaskExecutor) -> None:
+        super().__init__()
+        self._executor: TaskExecutor | None = executor  # as long as its run has not ended
+        self._run: BaseTaskRun[T] | None = None  # the same
+        self._failure: Failure | None = None  # as long as nobody has looked
+
+    def result(self, timeout: float | None = None) -> T:
+        """Wait for the call and return its value, or raise its exception.
+
+        Args:
+            timeout: how long to wait, seconds; None: as long as it takes.
+
+        Raises:
+            CancelledError: it was cancelled, or its run was stopped.
+            TimeoutError: `timeout` seconds have passed; the call goes on.
+        """
+        error = self.exception(timeout)
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error, self  # else the traceback would hold this frame, and the frame the exception
+        return self._result  # type: ignore[return-value]
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the call and return its exception; None if it has a value. Raises as `result` does."""
+        if self._run is not None and self._state == PENDING:
+            self._bring_on(timeout)
+            timeout = None if timeout is None else 0.0
+        error = super().exception(timeout)
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            _unseen.seen(failure)
+        return error
+
+    def cancel(self) -> bool:
+        """End the call; True if it has no outcome and now never gets one.
+
+        A call that has not begun never begins. A running one is asked to end and then ended, as `TaskRun.stop()` does it, where
+        its runner can; the future is cancelled at once.
+        """
+        run = self._run
+        executor = self._executor
+        if run is None or executor is None:
+            return self.cancelled()
+        if executor._strict:
+            return run._withdraw() or self.cancelled()
+        if not self._mark_cancelled():
+            return self.cancelled()
+        try:
+            run.stop(wait=False)
+        finally:
+            self._invoke_callbacks()  # type: ignore[attr-defined]
+        return True
+
+    def running(self) -> bool:
+        """Whether the call has begun and has no outcome yet."""
+        run = self._run
+        return run is not None and not self.done() and run.state in {"running", "retrying"}
+
+    def _mark_cancelled(self) -> bool:
+        """Settle as cancelled, callbacks apart; False if it is settled."""
+        with self._condition:
+            if self._state != PENDING:
+                return False
+            self._state = CANCELLED_AND_NOTIFIED
+            for waiter in self._waiters:
+                waiter.add_cancelled(self)
+            self._condition.notify_all()
+        return True
+
+    def _bring_on(self, timeout: float | None) -> None:
+        """Wait until it is settled, or `timeout` seconds have passed; meanwhile do what its run waits for."""
+        run = self._run
+        if run is None:
+            return
+        deadline = None if timeout is None else monotonic() + max(0.0, timeout)
+        run._check_owner()
+        run._check_wait()
+        _waiters.start_queued()
+        waiter = _waiters.Waiter()
+        signal: Any = waiter.signal
+        self.add_done_callback(signal)
+        try:
+            _waiters.block(waiter, deadline, run._pumped, run._look_around)
+        finally:
+            with self._condition:
+                callbacks: list[Any] = self._done_callbacks  # type: ignore[attr-defined]
+                if signal in callbacks:
+                    callbacks.remove(signal)
+
+    def _ended(self, run: BaseTaskRun[T]) -> None:
+        """Its run has ended, with this outcome."""
+        executor, result = self._executor, run._result
+        assert executor is not None  # noqa: S101 - a run ends once
+        self._run = None
+        try:
+            if isinstance(result, Ok):
+                self.set_result(result.value)
+            elif isinstance(result, StoppedFailure):
+                if self._mark_cancelled():
+                    self._invoke_callbacks()  # type: ignore[attr-defined]
+            elif result is not None:
+                self._failure = result
+                self.set_exception(executor._judge(result))
+        except InvalidStateError:  # it was cancelled, and what came after that counts for nobody
+            _unseen.seen(self._failure)
+            self._failure = None
+        finally:
+            self._executor = None
+            executor._forget(self)
+
+
+class TaskExecutor(Executor):
+    """An executor whose calls are runs of a runner: `with TaskExecutor(4) as executor: executor.submit(fn, x)`.
+
+    It takes the place of `ProcessPoolExecutor` and, with `runner=ThreadTaskRun`, of `ThreadPoolExecutor`. A Task may be submitted
+    in place of a function: its retries and time-out count, its runner doesn't. A coroutine function is carried out;
+    a TaskRun among the arguments is replaced by its value.
+
+    What is different from the standard library, on purpose:
+
+    * A fault hits one call: a worker that dies, or whose initializer fails, fails its own call with WorkerLost (a
+      BrokenProcessPool). The others and the executor go on.
+    * `cancel()` ends a running call; so do what `map` gives up, and Ctrl-C in the `with` block.
+    * Each call has a worker of its own where the runner works so (processes): `max_tasks_per_child` is satisfied by that, with
+      fork too, and `initializer` is carried out in each. A forked worker inherits the arguments; they are not pickled.
+    * A call that waits for a future of the same executor gives its place to another: nesting can't lock up.
+    * Failed calls are logged as all failed runs are. After an unhandled exception the end of the program stops what runs.
+
+    Attributes:
+        runner: the class of TaskRun that carries the calls out.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: Any = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        runner: type[BaseTaskRun[Any]] | None = None,
+        max_tasks_per_child: int | None = None,
+        thread_name_prefix: str = "",
+        strict_compat: bool = False,
+    ) -> None:
+        """Nothing is started before the first call.
+
+        Args:
+            max_workers: how many calls run at once; None: as many as cores for processes, else min(32, cores + 4), unless
+                the runner has a limit of its own.
+            mp_context: a context of multiprocessing: its start method is the process runner's.
+            initializer: called once in each worker before its first call.
+            initargs: its arguments.
+            runner: the class of TaskRun; None: MultiprocessTaskRun.
+            max_tasks_per_child: after how many calls a worker process is replaced at the latest.
+            thread_name_prefix: the threads of a ThreadTaskRun are named `prefix_0`, `prefix_1`, …
+            strict_compat: be as strict as the standard library: the first lost worker or failed initializer breaks the
+                executor, a running call can't be cancelled, calls for processes are pickled when they are submitted,
+                `max_tasks_per_child` means spawned workers.
+
+        Raises:
+            UsageError: a setting has a bad value, or the runner doesn't have it.
+            TypeError: `initializer` can't be called, or `mp_context` is no context.
+        """
+        if runner is None:
+            from woflo.runners import MultiprocessTaskRun
+
+            runner = MultiprocessTaskRun
+        _check(max_workers, max_tasks_per_child, initializer, runner)
+        has_processes = "process_type" in runner._settings
+        if strict_compat and has_processes and max_tasks_per_child is not None:
+            mp_context = _spawning(mp_context)
+        settings = _settings(runner, max_workers, mp_context, max_tasks_per_child, thread_name_prefix)
+        if settings.get("thread_name_prefix") == "":
+            settings["thread_name_prefix"] = f"{type(self).__name__}-{next(self._numbers)}"
+        self.runner: type[BaseTaskRun[Any]] = runner.using(**settings) if settings else runner
+        self._is_ours = bool(settings)  # else somebody else may use the class too
+        self._max_workers = settings.get("workers") or self.runner.max_running  # by this name others (dask) ask for it
+        self._strict = strict_compat
+        self._pickles = strict_compat and has_processes
+        self._initializer: Initializer | None = None
+        if initializer is not None:
+            token = f"{os.getpid()}-{next(_tokens)}"
+            self._initializer = Initializer(token, initializer, tuple(initargs), last_words=strict_compat)
+        if not _process.prepared:
+            _process.prepare()
+        self._start_anew()
+
+    _numbers: ClassVar[Iterator[int]] = count()  # of the executors whose threads have no name
+
+    def _start_anew(self) -> None:
+        """A new executor; also one that a forked process has inherited: what its parent submitted is the parent's."""
+        self._mark = _process.mark
+        self._late = _process.exiting  # made by a call while the program ends: such calls are carried out
+        self._lock = RLock()  # re-entrant: a signal handler may submit
+        self._active: set[TaskFuture[Any]] = set()  # whose runs have not ended
+        self._draining: list[_waiters.Waiter] = []  # threads that wait for these
+        self._closed = False
+        self._broken: str = ""
+        self._last: tuple[Any, Any] = (_nothing, _nothing)  # the function submitted last and its task, weakly
+
+    @overload
+    def submit(self, fn: Task[P, T, Any], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]: ...
+    @overload
+    def submit(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> TaskFuture[T]: ...
+    @overload
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]: ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
+        """Start `fn(*args, **kwargs)` as soon as there is a worker for it; returns its future at once.
+
+        What can't be pickled for a worker that needs it so is an exception of the future.
+
+        Raises:
+            RuntimeError: the executor was shut down, or the interpreter is ending.
+            WorkerLost: it is broken (`strict_compat`).
+        """
+        return self._start(self._task_of(fn), args, kwargs)
+
+    def _start(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskFuture[Any]:
+        if self._mark is not _process.mark:
+            self._start_anew()
+        future: TaskFuture[Any] = TaskFuture(self)
+        with self._lock:
+            self._check_open()
+            self._active.add(future)
+        try:
+            if self._pickles:
+                call = (PickledCoroutine if task.is_async else Pickled)(task.fn, args, kwargs)
+                task, args, kwargs = _copy(task, self._prepared(call, is_async=task.is_async)), (), {}
+            inputs = _inputs.find(args, kwargs) if kwargs or not _inputs.PLAIN.issuperset(map(type, args)) else []
+            run = self.runner.submit(task, args, kwargs, inputs)
+        except UsageError as error:
+            why = error.__cause__
+            self._give_up(future, why)
+            if why is None:
+                raise
+            _exceptions.add_note(why, f"woflo: {error}")
+            return future
+        except UnpicklableCallError as error:
+            self._give_up(future, error.__cause__)
+            return future
+        except BaseException:
+            self._give_up(future, None)
+            raise
+        future._run = run
+        run.add_done_callback(future._ended)
+        return future
+
+    @overload
+    def map(
+        self,
+        fn: Task[..., T, Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, T]],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]: ...
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[Any]:
+        """Like the built-in `map`, with the calls under way at once; the values come in the order of the items.
+
+        Args:
+            fn: a function or a Task; with chunks, a Task's retries and time-out count for a chunk.
+            iterables: where the arguments come from; as many calls as the shortest has items.
+            timeout: seconds from now after which the iteration raises TimeoutError.
+            chunksize: how many items one call takes, where the calls are short.
+            buffersize: how many calls are under way or waiting to be taken at most; None: all, submitted before this returns.
+
+        Raises:
+            UsageError: `chunksize` or `buffersize` is not a whole number from 1 up.
+        """
+        for name, value in (("chunksize", chunksize), ("buffersize", buffersize)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise UsageError(f"{name} must be a whole number from 1 up, not {value!r}")
+        deadline = None if timeout is None else monotonic() + timeout
+        calls: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
+        task = self._task_of(fn, in_chunks=chunksize > 1)
+        if chunksize > 1:
+            items = calls
+            calls = iter(lambda: (list(islice(items, chunksize)),), ([],))
+        under_way = deque(self._start(task, args, {}) for args in islice(calls, buffersize))
+        found = self._results(task, calls, under_way, deadline)
+        return (value for values in found for value in _emptied(values)) if chunksize > 1 else found
+
+    def _results(
+        self,
+        task: Task[..., Any],
+        calls: Iterator[tuple[Any, ...]],
+        under_way: deque[TaskFuture[Any]],
+        deadline: float | None,
+    ) -> Iterator[Any]:
+        """The values of the calls under way, and of the further ones; whoever gives up cancels what is left."""
+        try:
+            while under_way:
+                for args in islice(calls, 1):
+                    under_way.append(self._start(task, args, {}))
+                left = None if deadline is None else deadline - monotonic()
+                yield _taken(under_way, left)
+        finally:
+            _cancel(under_way)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; what was submitted is carried out.
+
+        Args:
+            wait: return when all calls have ended and their workers are gone; else at once.
+            cancel_futures: calls that have not begun are cancelled.
+
+        Raises:
+            RuntimeError: it waits for the very call that it is made in.
+        """
+        if self._mark is not _process.mark:
+            self._start_anew()
+        with self._lock:
+            self._closed = True
+            active = list(self._active)
+        if cancel_futures:
+            for future in active:
+                if (run := future._run) is not None:
+                    run._withdraw()
+        if wait:
+            self._drain()
+            if self._is_ours:
+                self.runner._release()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        if exc_type is not None and issubclass(exc_type, KeyboardInterrupt) and not self._strict:
+            self._closed = True
+            _cancel(deque(self._active))
+        self.shutdown(wait=True)
+
+    # ------------------------------------------------------------------ inside
+
+    def _check_open(self) -> None:
+        if self._broken:
+            from woflo._future_errors import WorkerLost
+
+            raise WorkerLost(f"cannot schedule new futures: the executor is broken: {self._broken}")
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures: the executor was shut down")
+        if _process.closed or (_process.exiting and not self._late):
+            raise RuntimeError("cannot schedule new futures: the interpreter is ending")
+
+    def _task_of(self, fn: Callable[..., Any], *, in_chunks: bool = False) -> Task[..., Any]:
+        """The task of a function for this executor; the same one as long as calls of it are under way."""
+        known, task = self._last
+        if known() is fn and not in_chunks:
+            found: Task[..., Any] | None = task()
+            if found is not None:
+                return found
+        plain = fn if isinstance(fn, Task) else Task(fn, _name_of(fn), _ONCE, None, None)
+        call = plain.fn
+        if in_chunks:
+            call = (CoroutineChunk if plain.is_async else Chunk)(call)
+        if not self._pickles:
+            call = self._prepared(call, is_async=plain.is_async)
+        if call is not plain.fn:
+            plain = _copy(plain, call)
+        if not in_chunks:
+            try:
+                self._last = ref(fn), ref(plain)  # weakly: what was called must not outlive its calls
+            except TypeError:  # a callable that can't be referred to so
+                self._last = _nothing, _nothing
+        return plain
+
+    def _prepared(self, call: Callable[..., Any], *, is_async: bool) -> Callable[..., Any]:
+        """What is called in the worker: the initializer first, if there is one."""
+        if self._initializer is None:
+            return call
+        return (PreparedCoroutine if is_async else Prepared)(call, self._initializer)
+
+    def _judge(self, failure: Failure) -> BaseException:
+        """What a future raises for a failure of its run; under `strict_compat` a lost worker breaks the executor."""
+        cause = failure.__cause__
+        if type(failure) is TaskFailure and cause is not None and not failure._in_transit:
+            if not isinstance(cause, WorkerBrokenError):
+                return cause
+            failure = _named_after(failure, cause)
+        elif not (isinstance(failure, WorkerFailure) or failure._in_transit):
+            from woflo._future_errors import as_exception
+
+            return as_exception(failure)
+        from woflo._future_errors import worker_lost
+
+        lost = worker_lost(failure)
+        if self._strict:
+            self._break(lost)
+        return lost
+
+    def _break(self, lost: WorkerLost) -> None:
+        """Fail all calls that have no outcome, and take no more."""
+        from woflo._future_errors import worker_lost
+
+        with self._lock:
+            if self._broken:
+                return
+            self._broken = str(lost)
+            victims = list(self._active)
+        for future in victims:
+            run = future._run
+            if run is not None:
+                try:
+                    future.set_exception(worker_lost(lost))
+                except InvalidStateError:  # it has ended meanwhile
+                    continue
+                run.stop(0.0, wait=False)
+
+    def _give_up(self, future: TaskFuture[Any], error: BaseException | None) -> None:
+        """A future for which there is no run."""
+        future._executor = None
+        if error is not None:
+            future.set_exception(error)
+        self._forget(future)
+
+    def _forget(self, future: TaskFuture[Any]) -> None:
+        """A future's run has ended."""
+        self._active.discard(future)
+        if self._draining and not self._active:
+            for waiter in list(self._draining):
+                waiter.signal(None)
+
+    def _drain(self) -> None:
+        """Block until all runs have ended; meanwhile do what they wait for."""
+        here = _attempt.current.get()
+
+        def look() -> None:
+            for run in [run for future in list(self._active) if (run := future._run) is not None]:
+                if run is here:
+                    raise RuntimeError(f"{run.name} can't wait for the shutdown of the executor that carries it out")
+                run._check_wait()
+                run._look_around()
+
+        waiter = _waiters.Waiter()
+        self._draining.append(waiter)  # first the entry, then the look: the last run's end does it the other way round
+        try:
+            look()
+            if self._active:
+                _waiters.start_queued()
+                _waiters.block(waiter, None, self.runner._pumped, look)
+        finally:
+            self._draining.remove(waiter)
+
+
+def _check(max_workers: Any, max_tasks_per_child: Any, initializer: Any, runner: Any) -> None:
+    """Raise an error for the first setting that has a bad value."""
+    if not (isinstance(runner, type) and issubclass(runner, BaseTaskRun)):
+        raise UsageError(f"runner must be a class of TaskRun, not {runner!r}")
+    for name, value in (("max_workers", max_workers), ("max_tasks_per_child", max_tasks_per_child)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise UsageError(f"{name} must be greater than 0, a whole number or None, not {value!r}")
+    if initializer is not None and not callable(initializer):
+        raise TypeError(f"initializer must be callable, not {initializer!r}")
+
+
+def _settings(
+    runner: type[BaseTaskRun[Any]],
+    max_workers: int | None,
+    mp_context: Any,
+    max_tasks_per_child: int | None,
+    thread_name_prefix: str,
+) -> dict[str, Any]:
+    """What an executor's arguments are in the runner's words.
+
+    Raises:
+        UsageError: the runner has nothing of the kind.
+    """
+    known = runner._settings
+    has_processes = "process_type" in known
+    found: dict[str, Any] = {}
+    if "workers" in known:
+        found["workers"] = max_workers
+    elif "max_running" in known:
+        if max_workers is None and runner.max_running is None:
+            max_workers = _cores() if has_processes else min(32, _cores() + 4)
+        found["max_running"] = max_workers
+    elif max_workers is not None:
+        raise UsageError(f"{runner.__name__} has no limit: leave max_workers out")
+    if mp_context is not None:
+        found["process_type"] = _process_type(mp_context)
+    if "max_runs_per_worker" in known:
+        found["max_runs_per_worker"] = max_tasks_per_child
+    elif max_tasks_per_child is not None and not has_processes:
+        raise UsageError(f"{runner.__name__} has no processes: leave max_tasks_per_child out")
+    if "thread_name_prefix" in known:
+        found["thread_name_prefix"] = thread_name_prefix or getattr(runner, "thread_name_prefix", None) or ""
+    elif thread_name_prefix:
+        raise UsageError(f"{runner.__name__} names no threads: leave thread_name_prefix out")
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    usable: Callable[[], int | None] = getattr(os, "process_cpu_count", os.cpu_count)
+    return usable() or 1
+
+
+def _process_type(mp_context: Any) -> Any:
+    """The class of process that a context of multiprocessing (or multiprocess) starts."""
+    try:
+        return mp_context.get_context(mp_context.get_start_method()).Process
+    except AttributeError:
+        raise TypeError(f"mp_context must be a context of multiprocessing, not {mp_context!r}") from None
+
+
+def _spawning(mp_context: Any) -> Any:
+    """The context for `max_tasks_per_child` as the standard library has it: none that forks."""
+    from multiprocessing import get_context
+
+    if mp_context is None:
+        return get_context("spawn")
+    if mp_context.get_start_method() == "fork":
+        raise UsageError("max_tasks_per_child needs a start method other than fork under strict_compat")
+    return mp_context
+
+
+def _copy(task: Task[..., Any], fn: Callable[..., Any]) -> Task[..., Any]:
+    """A task of the same name and policy that calls something else."""
+    return Task(fn, task.name, task.policy, task.timeout, None)
+
+
+def _named_after(failure: Failure, cause: WorkerBrokenError) -> WorkerFailure:
+    """The WorkerFailure that stands for a worker which could not be made ready."""
+    names = {name: getattr(failure, name) for name in ("task", "run", "attempt", "attempts", "pid")}
+    found = WorkerFailure(str(cause), **names)
+    found.__cause__ = cause.__cause__
+    return found
+
+
+def _nothing() -> None:
+    """A reference to nothing."""
+
+
+def _taken(under_way: deque[TaskFuture[T]], timeout: float | None) -> T:
+    """The value of the first future, which is dropped then; the caller must not keep it."""
+    value = under_way[0].result(timeout)
+    under_way.popleft()
+    return value
+
+
+def _cancel(futures: deque[TaskFuture[Any]]) -> None:
+    """Cancel those that have not begun, then the others: a place that becomes free is for none of them."""
+    for future in futures:
+        if (run := future._run) is not None:
+            run._withdraw()
+    while futures:
+        futures.pop().cancel()
+
+
+def _emptied(values: list[T]) -> Iterator[T]:
+    """A list's values in order; the list keeps none that was given."""
+    values.reverse()
+    while values:
+        yield values.pop()
