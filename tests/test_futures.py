@@ -761,6 +761,22 @@ def linger():
         time.sleep(0.002)
 
 
+def test_a_task_that_remembers(tmp_path, runner):
+    """A Task that remembers its results answers from the store, item by item in `map` too, and says where it can't."""
+    ledger, store = Ledger(tmp_path / "ledger"), {}
+    remembering = task(note, cache=store, ignore=["ledger"])
+    for _ in range(2):
+        with TaskExecutor(2, runner=runner) as executor:
+            assert executor.submit(remembering, ledger, "once").result(PATIENCE) == "once"
+            assert list(executor.map(remembering, [ledger] * 3, "abc", chunksize=2)) == ["a", "b", "c"]
+    assert sorted(ledger.lines()) == ["a", "b", "c", "once"]
+    with (
+        TaskExecutor(2, runner=runner, initializer=give) as executor,
+        pytest.raises(woflo.UsageError, match="cache=None"),
+    ):
+        executor.submit(remembering, ledger, "never")
+
+
 def test_a_coroutine_function(executor):
     """A coroutine function is carried out; its future has its value."""
     assert executor.submit(agive, 3).result(PATIENCE) == 3

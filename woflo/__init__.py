@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from woflo.events import observe
     from woflo.graph import Graph, Node
     from woflo.runners._waiting import as_completed, gather, wait
-    from woflo.runners.pool import PoolTaskRun
     from woflo.runners.executor import ExecutorTaskRun
+    from woflo.runners.pool import PoolTaskRun
 
 TaskRun = BaseTaskRun
 

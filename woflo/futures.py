@@ -4,29 +4,27 @@
                                                             ↑                         │
                                                             └──── stop ← cancel() ────┘
 
-A face: which call becomes which run, and what a run's end means for its future. Where calls run, how many at once and how
-they end is the runner's; an executor has no thread, no queue and no worker of its own.
+A face: which call becomes which run; what its future does is `_task_future`'s. Where calls run, how many at once and how they
+end is the runner's: an executor has no thread, no queue and no worker of its own.
 
-Rule 1: a future is settled when its run has ended (`_ended`), or before by `cancel`, once.
-The executor forgets it when its run has ended.
-Rule 2: whoever waits for a future brings its run on; the end comes with nobody waiting as well (a done-callback of the run).
-Rule 3: what a future refers to (function, arguments, run) goes with the end of its run.
+Rule: the executor knows a future from `submit` until its run has ended (`_active`), also one that was cancelled before.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from _thread import RLock
 from collections import deque
-from concurrent.futures import Executor, Future, InvalidStateError
-from concurrent.futures._base import CANCELLED_AND_NOTIFIED, PENDING
+from concurrent.futures import Executor, InvalidStateError
 from itertools import count, islice
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 from weakref import ref
 
-from woflo import _exceptions, _unseen
+from woflo import _exceptions, _executor_settings
 from woflo._retry import Policy
+from woflo._task_future import TaskFuture
 from woflo._worker_calls import (
     Chunk,
     CoroutineChunk,
@@ -39,9 +37,8 @@ from woflo._worker_calls import (
     WorkerBrokenError,
 )
 from woflo.errors import UsageError
-from woflo.result import Failure, Ok, StoppedFailure, TaskFailure, WorkerFailure
+from woflo.result import Failure, TaskFailure, WorkerFailure
 from woflo.runners import _attempt, _inputs, _process, _waiters
-from woflo.runners.base import BaseTaskRun
 from woflo.task import Task, _name_of
 
 if TYPE_CHECKING:
@@ -50,12 +47,14 @@ if TYPE_CHECKING:
     from typing import ParamSpec
 
     from woflo._future_errors import WorkerLost
+    from woflo.runners.base import BaseTaskRun
 
     P = ParamSpec("P")
 
 __all__ = ["TaskExecutor", "TaskFuture", "WorkerLost"]
 
 T = TypeVar("T")
+V = TypeVar("V")  # what a task's function itself returns: T, or a coroutine of T
 
 _ONCE = Policy(0, Exception, 0.0)
 _tokens = count(1)
@@ -71,126 +70,6 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class TaskFuture(Future[T], Generic[T]):
-    """The future of a call: a `concurrent.futures.Future` whose `cancel()` ends a running call.
-
-    Made by `TaskExecutor.submit`, never directly. Its exception is the call's own, whatever it is; WorkerLost if the worker
-    died; TimeoutFailure if an attempt of a task took too long. What the call brings after `cancel()` is dropped.
-    """
-
-    def __init__(self, executor: TaskExecutor) -> None:
-        super().__init__()
-        self._executor: TaskExecutor | None = executor  # as long as its run has not ended
-        self._run: BaseTaskRun[T] | None = None  # the same
-        self._failure: Failure | None = None  # as long as nobody has looked
-
-    def result(self, timeout: float | None = None) -> T:
-        """Wait for the call and return its value, or raise its exception.
-
-        Args:
-            timeout: how long to wait, seconds; None: as long as it takes.
-
-        Raises:
-            CancelledError: it was cancelled, or its run was stopped.
-            TimeoutError: `timeout` seconds have passed; the call goes on.
-        """
-        error = self.exception(timeout)
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error, self  # else the traceback would hold this frame, and the frame the exception
-        return self._result  # type: ignore[return-value]
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait for the call and return its exception; None if it has a value. Raises as `result` does."""
-        if self._run is not None and self._state == PENDING:
-            self._bring_on(timeout)
-            timeout = None if timeout is None else 0.0
-        error = super().exception(timeout)
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            _unseen.seen(failure)
-        return error
-
-    def cancel(self) -> bool:
-        """End the call; True if it has no outcome and now never gets one.
-
-        A call that has not begun never begins. A running one is asked to end and then ended, as `TaskRun.stop()` does it, where
-        its runner can; the future is cancelled at once.
-        """
-        run = self._run
-        executor = self._executor
-        if run is None or executor is None:
-            return self.cancelled()
-        if executor._strict:
-            return run._withdraw() or self.cancelled()
-        if not self._mark_cancelled():
-            return self.cancelled()
-        try:
-            run.stop(wait=False)
-        finally:
-            self._invoke_callbacks()  # type: ignore[attr-defined]
-        return True
-
-    def running(self) -> bool:
-        """Whether the call has begun and has no outcome yet."""
-        run = self._run
-        return run is not None and not self.done() and run.state in {"running", "retrying"}
-
-    def _mark_cancelled(self) -> bool:
-        """Settle as cancelled, callbacks apart; False if it is settled."""
-        with self._condition:
-            if self._state != PENDING:
-                return False
-            self._state = CANCELLED_AND_NOTIFIED
-            for waiter in self._waiters:
-                waiter.add_cancelled(self)
-            self._condition.notify_all()
-        return True
-
-    def _bring_on(self, timeout: float | None) -> None:
-        """Wait until it is settled, or `timeout` seconds have passed; meanwhile do what its run waits for."""
-        run = self._run
-        if run is None:
-            return
-        deadline = None if timeout is None else monotonic() + max(0.0, timeout)
-        run._check_owner()
-        run._check_wait()
-        _waiters.start_queued()
-        waiter = _waiters.Waiter()
-        signal: Any = waiter.signal
-        self.add_done_callback(signal)
-        try:
-            _waiters.block(waiter, deadline, run._pumped, run._look_around)
-        finally:
-            with self._condition:
-                callbacks: list[Any] = self._done_callbacks  # type: ignore[attr-defined]
-                if signal in callbacks:
-                    callbacks.remove(signal)
-
-    def _ended(self, run: BaseTaskRun[T]) -> None:
-        """Its run has ended, with this outcome."""
-        executor, result = self._executor, run._result
-        assert executor is not None  # noqa: S101 - a run ends once
-        self._run = None
-        try:
-            if isinstance(result, Ok):
-                self.set_result(result.value)
-            elif isinstance(result, StoppedFailure):
-                if self._mark_cancelled():
-                    self._invoke_callbacks()  # type: ignore[attr-defined]
-            elif result is not None:
-                self._failure = result
-                self.set_exception(executor._judge(result))
-        except InvalidStateError:  # it was cancelled, and what came after that counts for nobody
-            _unseen.seen(self._failure)
-            self._failure = None
-        finally:
-            self._executor = None
-            executor._forget(self)
 
 
 class TaskExecutor(Executor):
@@ -249,20 +128,22 @@ class TaskExecutor(Executor):
             from woflo.runners import MultiprocessTaskRun
 
             runner = MultiprocessTaskRun
-        _check(max_workers, max_tasks_per_child, initializer, runner)
+        _executor_settings.check(max_workers, max_tasks_per_child, initializer, runner)
         has_processes = "process_type" in runner._settings
         if strict_compat and has_processes and max_tasks_per_child is not None:
-            mp_context = _spawning(mp_context)
-        settings = _settings(runner, max_workers, mp_context, max_tasks_per_child, thread_name_prefix)
-        if settings.get("thread_name_prefix") == "":
-            settings["thread_name_prefix"] = f"{type(self).__name__}-{next(self._numbers)}"
+            mp_context = _executor_settings.spawning(mp_context)
+        settings = _executor_settings.in_words_of(
+            runner, max_workers, mp_context, max_tasks_per_child, thread_name_prefix, initializer, tuple(initargs)
+        )
+        if "thread_name_prefix" in runner._settings:
+            settings.setdefault("thread_name_prefix", f"{type(self).__name__}-{next(self._numbers)}")
         self.runner: type[BaseTaskRun[Any]] = runner.using(**settings) if settings else runner
         self._is_ours = bool(settings)  # else somebody else may use the class too
         self._max_workers = settings.get("workers") or self.runner.max_running  # by this name others (dask) ask for it
         self._strict = strict_compat
         self._pickles = strict_compat and has_processes
         self._initializer: Initializer | None = None
-        if initializer is not None:
+        if initializer is not None and "initializer" not in settings:
             token = f"{os.getpid()}-{next(_tokens)}"
             self._initializer = Initializer(token, initializer, tuple(initargs), last_words=strict_compat)
         if not _process.prepared:
@@ -280,10 +161,10 @@ class TaskExecutor(Executor):
         self._draining: list[_waiters.Waiter] = []  # threads that wait for these
         self._closed = False
         self._broken: str = ""
-        self._last: tuple[Any, Any] = (_nothing, _nothing)  # the function submitted last and its task, weakly
+        self._last: tuple[Any, Any] = (_nothing, None)  # the function submitted last, weakly; how to get at its task
 
     @overload
-    def submit(self, fn: Task[P, T, Any], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]: ...
+    def submit(self, fn: Task[P, T, V], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[T]: ...
     @overload
     def submit(
         self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
@@ -313,7 +194,7 @@ class TaskExecutor(Executor):
                 call = (PickledCoroutine if task.is_async else Pickled)(task.fn, args, kwargs)
                 task, args, kwargs = _copy(task, self._prepared(call, is_async=task.is_async)), (), {}
             inputs = _inputs.find(args, kwargs) if kwargs or not _inputs.PLAIN.issuperset(map(type, args)) else []
-            run = self.runner.submit(task, args, kwargs, inputs)
+            run = task._submit(args, self.runner, kwargs, inputs)
         except UsageError as error:
             why = error.__cause__
             self._give_up(future, why)
@@ -334,7 +215,7 @@ class TaskExecutor(Executor):
     @overload
     def map(
         self,
-        fn: Task[..., T, Any],
+        fn: Task[..., T, V],
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int = 1,
@@ -383,6 +264,8 @@ class TaskExecutor(Executor):
                 raise UsageError(f"{name} must be a whole number from 1 up, not {value!r}")
         deadline = None if timeout is None else monotonic() + timeout
         calls: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
+        if isinstance(fn, Task) and fn.cache is not None:
+            chunksize = 1  # what it remembers it remembers of each item
         task = self._task_of(fn, in_chunks=chunksize > 1)
         if chunksize > 1:
             items = calls
@@ -453,13 +336,24 @@ class TaskExecutor(Executor):
             raise RuntimeError("cannot schedule new futures: the interpreter is ending")
 
     def _task_of(self, fn: Callable[..., Any], *, in_chunks: bool = False) -> Task[..., Any]:
-        """The task of a function for this executor; the same one as long as calls of it are under way."""
+        """The task of a function for this executor: the same one as long as calls of it are under way.
+
+        For a function that its module keeps anyway it is kept; what else was called must not outlive its calls.
+
+        Raises:
+            UsageError: it is a Task that remembers its results, which is not to be had with these settings.
+        """
         known, task = self._last
-        if known() is fn and not in_chunks:
+        if not in_chunks and known() is fn:
             found: Task[..., Any] | None = task()
             if found is not None:
                 return found
         plain = fn if isinstance(fn, Task) else Task(fn, _name_of(fn), _ONCE, None, None)
+        if plain.cache is not None and (self._pickles or self._initializer is not None):
+            raise UsageError(
+                f"{plain.name} remembers its results, which an executor with an initializer or strict_compat can't: "
+                f"submit {plain.name}.options(cache=None)"
+            )
         call = plain.fn
         if in_chunks:
             call = (CoroutineChunk if plain.is_async else Chunk)(call)
@@ -469,9 +363,9 @@ class TaskExecutor(Executor):
             plain = _copy(plain, call)
         if not in_chunks:
             try:
-                self._last = ref(fn), ref(plain)  # weakly: what was called must not outlive its calls
-            except TypeError:  # a callable that can't be referred to so
-                self._last = _nothing, _nothing
+                self._last = ref(fn), (lambda: plain) if _is_kept(fn) else ref(plain)
+            except TypeError:  # a callable that can't be referred to weakly
+                self._last = _nothing, None
         return plain
 
     def _prepared(self, call: Callable[..., Any], *, is_async: bool) -> Callable[..., Any]:
@@ -552,81 +446,15 @@ class TaskExecutor(Executor):
             self._draining.remove(waiter)
 
 
-def _check(max_workers: Any, max_tasks_per_child: Any, initializer: Any, runner: Any) -> None:
-    """Raise an error for the first setting that has a bad value."""
-    if not (isinstance(runner, type) and issubclass(runner, BaseTaskRun)):
-        raise UsageError(f"runner must be a class of TaskRun, not {runner!r}")
-    for name, value in (("max_workers", max_workers), ("max_tasks_per_child", max_tasks_per_child)):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise UsageError(f"{name} must be greater than 0, a whole number or None, not {value!r}")
-    if initializer is not None and not callable(initializer):
-        raise TypeError(f"initializer must be callable, not {initializer!r}")
-
-
-def _settings(
-    runner: type[BaseTaskRun[Any]],
-    max_workers: int | None,
-    mp_context: Any,
-    max_tasks_per_child: int | None,
-    thread_name_prefix: str,
-) -> dict[str, Any]:
-    """What an executor's arguments are in the runner's words.
-
-    Raises:
-        UsageError: the runner has nothing of the kind.
-    """
-    known = runner._settings
-    has_processes = "process_type" in known
-    found: dict[str, Any] = {}
-    if "workers" in known:
-        found["workers"] = max_workers
-    elif "max_running" in known:
-        if max_workers is None and runner.max_running is None:
-            max_workers = _cores() if has_processes else min(32, _cores() + 4)
-        found["max_running"] = max_workers
-    elif max_workers is not None:
-        raise UsageError(f"{runner.__name__} has no limit: leave max_workers out")
-    if mp_context is not None:
-        found["process_type"] = _process_type(mp_context)
-    if "max_runs_per_worker" in known:
-        found["max_runs_per_worker"] = max_tasks_per_child
-    elif max_tasks_per_child is not None and not has_processes:
-        raise UsageError(f"{runner.__name__} has no processes: leave max_tasks_per_child out")
-    if "thread_name_prefix" in known:
-        found["thread_name_prefix"] = thread_name_prefix or getattr(runner, "thread_name_prefix", None) or ""
-    elif thread_name_prefix:
-        raise UsageError(f"{runner.__name__} names no threads: leave thread_name_prefix out")
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    usable: Callable[[], int | None] = getattr(os, "process_cpu_count", os.cpu_count)
-    return usable() or 1
-
-
-def _process_type(mp_context: Any) -> Any:
-    """The class of process that a context of multiprocessing (or multiprocess) starts."""
-    try:
-        return mp_context.get_context(mp_context.get_start_method()).Process
-    except AttributeError:
-        raise TypeError(f"mp_context must be a context of multiprocessing, not {mp_context!r}") from None
-
-
-def _spawning(mp_context: Any) -> Any:
-    """The context for `max_tasks_per_child` as the standard library has it: none that forks."""
-    from multiprocessing import get_context
-
-    if mp_context is None:
-        return get_context("spawn")
-    if mp_context.get_start_method() == "fork":
-        raise UsageError("max_tasks_per_child needs a start method other than fork under strict_compat")
-    return mp_context
-
-
 def _copy(task: Task[..., Any], fn: Callable[..., Any]) -> Task[..., Any]:
     """A task of the same name and policy that calls something else."""
     return Task(fn, task.name, task.policy, task.timeout, None)
+
+
+def _is_kept(fn: Any) -> bool:
+    """Whether a function is one that its module refers to."""
+    module = sys.modules.get(getattr(fn, "__module__", None) or "")
+    return getattr(module, getattr(fn, "__name__", ""), None) is fn
 
 
 def _named_after(failure: Failure, cause: WorkerBrokenError) -> WorkerFailure:

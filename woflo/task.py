@@ -138,9 +138,15 @@ class Task(Generic[P, R, V]):
         """The runner of a call that is made for a graph: the task's own, the graph's, or what a plain call would get."""
         return self.runner or default or chosen.get() or _named(self)
 
-    def _submit(self, args: tuple[Any, ...], runner: Runner) -> BaseTaskRun[R]:
-        """Start a run with these values, which are not searched for runs."""
-        return runner.submit(self, args, {}, [])
+    def _submit(
+        self,
+        args: tuple[Any, ...],
+        runner: Runner,
+        kwargs: dict[str, Any] | None = None,
+        inputs: list[BaseTaskRun[Any]] | tuple[()] = (),
+    ) -> BaseTaskRun[R]:
+        """Start a run with these values on this runner; they are not searched for runs, `inputs` says which there are."""
+        return runner.submit(self, args, kwargs or {}, inputs)  # type: ignore[arg-type]
 
     def local(self, /, *args: P.args, **kwargs: P.kwargs) -> V:
         """Call the function here, plainly: no run, no retries, no time-out."""
@@ -277,8 +283,14 @@ class _RememberingTask(Task[P, R, V]):
         run: BaseTaskRun[R] = self._memory("").call(self, runner, args, kwargs, _inputs.find(args, kwargs))
         return run
 
-    def _submit(self, args: tuple[Any, ...], runner: Runner) -> BaseTaskRun[R]:
-        run: BaseTaskRun[R] = self._memory("").call(self, runner, args, {}, [])
+    def _submit(
+        self,
+        args: tuple[Any, ...],
+        runner: Runner,
+        kwargs: dict[str, Any] | None = None,
+        inputs: list[BaseTaskRun[Any]] | tuple[()] = (),
+    ) -> BaseTaskRun[R]:
+        run: BaseTaskRun[R] = self._memory("").call(self, runner, args, kwargs or {}, inputs)
         return run
 
     def _memory(self, what: str) -> Any:  # noqa: ARG002 - as Task's
