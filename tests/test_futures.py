@@ -226,7 +226,6 @@ def test_a_wait_that_runs_out(executor, tmp_path):
     assert future.running()
     release.set()
     assert future.result(PATIENCE) == "released"
-    assert future._done_callbacks == []
 
 
 def test_callbacks_come_with_nobody_waiting(executor, tmp_path):
@@ -369,9 +368,10 @@ def test_cancel_ends_a_running_call(executor, tmp_path):
 def test_cancel_wakes_who_waits(executor, tmp_path):
     """A thread that is inside `result()` gets CancelledError when another one cancels."""
     future, _ = held(executor, tmp_path)
-    answers = []
+    answers, there = [], threading.Event()
 
     def ask():
+        there.set()
         try:
             future.result(PATIENCE)
         except CancelledError as error:
@@ -379,7 +379,7 @@ def test_cancel_wakes_who_waits(executor, tmp_path):
 
     asking = threading.Thread(target=ask)
     asking.start()
-    until(lambda: future._done_callbacks)
+    there.wait(PATIENCE)
     future.cancel()
     asking.join(PATIENCE)
     assert len(answers) == 1
@@ -543,6 +543,29 @@ class Thing:
 
 def make(kind):
     return kind()
+
+
+def test_calls_that_nobody_asks_about_do_not_pile_up(executor):
+    """An executor forgets what has ended, though nobody has the futures any more."""
+    things = [Thing() for _ in range(20)]
+    gone = [weakref.ref(thing) for thing in things]
+    for thing in things:
+        executor.submit(thing.method, thing)
+    del thing, things
+    until(lambda: not executor._active)
+    gc.collect()
+    assert not any(one() for one in gone)
+
+
+def test_a_future_looks_by_itself(executor):
+    """`done`, `cancelled` and the repr know of the end with nobody having waited or wanted to be told."""
+    one, two, three = executor.submit(give), executor.submit(give), executor.submit(give)
+    until(one.done)
+    until(lambda: "returned NoneType" in repr(two))
+    while three.running():
+        assert not three.cancelled()
+    until(three.done)
+    assert not three.cancelled()
 
 
 def test_an_executor_that_is_dropped_ends_nothing(tmp_path, runner):

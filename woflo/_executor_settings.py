@@ -31,8 +31,7 @@ def in_words_of(
     mp_context: Any,
     max_tasks_per_child: int | None,
     thread_name_prefix: str,
-    initializer: Callable[..., object] | None,
-    initargs: tuple[Any, ...],
+    initializer: Callable[[], object] | None,
 ) -> dict[str, Any]:
     """What an executor's arguments are in the runner's words; those that it was not given are left as the runner has them.
 
@@ -61,7 +60,7 @@ def in_words_of(
     elif thread_name_prefix:
         raise UsageError(f"{runner.__name__} names no threads: leave thread_name_prefix out")
     if "initializer" in known and initializer is not None:
-        found.update(initializer=initializer, initargs=initargs)
+        found.update(initializer=initializer, initargs=())
     return {name: value for name, value in found.items() if value is not None}
 
 

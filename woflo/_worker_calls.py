@@ -54,17 +54,17 @@ class Initializer:
         token: the executor's own.
         fn: the user's function.
         args: its arguments.
-        last_words: whether a worker process whose initializer failed ends with that: what multiprocessing has still
-            to write (log records in a queue) is written before the failure is told.
+        strict: whether a failure is logged here as the standard library does it; in a process of the worker's own it is told
+            when that is written (multiprocessing's queues have threads that write).
     """
 
-    __slots__ = ("args", "fn", "home", "last_words", "token")
+    __slots__ = ("args", "fn", "home", "strict", "token")
 
-    def __init__(self, token: str, fn: Callable[..., object], args: tuple[Any, ...], *, last_words: bool) -> None:
+    def __init__(self, token: str, fn: Callable[..., object], args: tuple[Any, ...], *, strict: bool) -> None:
         self.token: str = token
         self.fn: Callable[..., object] = fn
         self.args: tuple[Any, ...] = args
-        self.last_words: bool = last_words
+        self.strict: bool = strict
         self.home: int = os.getpid()
 
     def __call__(self) -> None:
@@ -74,16 +74,20 @@ class Initializer:
         try:
             self.fn(*self.args)
         except BaseException as error:
-            from concurrent.futures._base import LOGGER
-
-            LOGGER.critical("An executor's initializer failed", exc_info=True)
-            if self.last_words and pid != self.home:
-                for name in ("multiprocessing.util", "multiprocess.util"):
-                    if name in sys.modules:
-                        sys.modules[name]._exit_function()
+            if self.strict:
+                self._log(pid)
             kind = _exceptions.type_name(type(error))
             raise WorkerBrokenError(f"the initializer failed: {kind}: {_exceptions.safe_str(error)}") from error
         _here.ready[self.token] = pid
+
+    def _log(self, pid: int) -> None:
+        from concurrent.futures._base import LOGGER
+
+        LOGGER.critical("An executor's initializer failed", exc_info=True)
+        if pid != self.home:
+            for name in ("multiprocessing.util", "multiprocess.util"):
+                if name in sys.modules:
+                    sys.modules[name]._exit_function()
 
 
 class Prepared:

@@ -7,7 +7,8 @@
 A face: which call becomes which run; what its future does is `_task_future`'s. Where calls run, how many at once and how they
 end is the runner's: an executor has no thread, no queue and no worker of its own.
 
-Rule: the executor knows a future from `submit` until its run has ended (`_active`), also one that was cancelled before.
+Rule: the executor knows a run from `submit` until its end is known here (`_active`), also one whose future was cancelled
+before; the future belongs to whoever has it.
 """
 
 from __future__ import annotations
@@ -132,8 +133,12 @@ class TaskExecutor(Executor):
         has_processes = "process_type" in runner._settings
         if strict_compat and has_processes and max_tasks_per_child is not None:
             mp_context = _executor_settings.spawning(mp_context)
+        first: Initializer | None = None
+        if initializer is not None:
+            token = f"{os.getpid()}-{next(_tokens)}"
+            first = Initializer(token, initializer, tuple(initargs), strict=strict_compat)
         settings = _executor_settings.in_words_of(
-            runner, max_workers, mp_context, max_tasks_per_child, thread_name_prefix, initializer, tuple(initargs)
+            runner, max_workers, mp_context, max_tasks_per_child, thread_name_prefix, first
         )
         if "thread_name_prefix" in runner._settings:
             settings.setdefault("thread_name_prefix", f"{type(self).__name__}-{next(self._numbers)}")
@@ -142,10 +147,7 @@ class TaskExecutor(Executor):
         self._max_workers = settings.get("workers") or self.runner.max_running  # by this name others (dask) ask for it
         self._strict = strict_compat
         self._pickles = strict_compat and has_processes
-        self._initializer: Initializer | None = None
-        if initializer is not None and "initializer" not in settings:
-            token = f"{os.getpid()}-{next(_tokens)}"
-            self._initializer = Initializer(token, initializer, tuple(initargs), last_words=strict_compat)
+        self._initializer = None if "initializer" in settings else first
         if not _process.prepared:
             _process.prepare()
         self._start_anew()
@@ -157,7 +159,8 @@ class TaskExecutor(Executor):
         self._mark = _process.mark
         self._late = _process.exiting  # made by a call while the program ends: such calls are carried out
         self._lock = RLock()  # re-entrant: a signal handler may submit
-        self._active: set[TaskFuture[Any]] = set()  # whose runs have not ended
+        self._active: dict[BaseTaskRun[Any], ref[TaskFuture[Any]]] = {}  # runs whose end is not known here
+        self._starting = 0  # calls that are about to be among them
         self._draining: list[_waiters.Waiter] = []  # threads that wait for these
         self._closed = False
         self._broken: str = ""
@@ -188,7 +191,7 @@ class TaskExecutor(Executor):
         future: TaskFuture[Any] = TaskFuture(self)
         with self._lock:
             self._check_open()
-            self._active.add(future)
+            self._starting += 1
         try:
             if self._pickles:
                 call = (PickledCoroutine if task.is_async else Pickled)(task.fn, args, kwargs)
@@ -209,7 +212,15 @@ class TaskExecutor(Executor):
             self._give_up(future, None)
             raise
         future._run = run
-        run.add_done_callback(future._ended)
+        with self._lock:
+            self._active[run] = ref(future)
+            self._starting -= 1
+        if run._result is not None:
+            future._ended(run)
+        elif self._strict:
+            future._attach()  # a worker that is lost breaks the executor with nobody looking
+        if self._draining:
+            self._tell_draining()
         return future
 
     @overload
@@ -305,11 +316,9 @@ class TaskExecutor(Executor):
             self._start_anew()
         with self._lock:
             self._closed = True
-            active = list(self._active)
         if cancel_futures:
-            for future in active:
-                if (run := future._run) is not None:
-                    run._withdraw()
+            for run in list(self._active):
+                run._withdraw()
         if wait:
             self._drain()
             if self._is_ours:
@@ -320,7 +329,7 @@ class TaskExecutor(Executor):
     ) -> None:
         if exc_type is not None and issubclass(exc_type, KeyboardInterrupt) and not self._strict:
             self._closed = True
-            _cancel(deque(self._active))
+            _cancel(deque(self._futures()))
         self.shutdown(wait=True)
 
     # ------------------------------------------------------------------ inside
@@ -400,7 +409,7 @@ class TaskExecutor(Executor):
             if self._broken:
                 return
             self._broken = str(lost)
-            victims = list(self._active)
+            victims = self._futures()
         for future in victims:
             run = future._run
             if run is not None:
@@ -410,38 +419,51 @@ class TaskExecutor(Executor):
                     continue
                 run.stop(0.0, wait=False)
 
+    def _futures(self) -> list[TaskFuture[Any]]:
+        """Those whose runs have not ended, as far as anybody has them."""
+        return [future for known in list(self._active.values()) if (future := known()) is not None]
+
     def _give_up(self, future: TaskFuture[Any], error: BaseException | None) -> None:
         """A future for which there is no run."""
-        future._executor = None
+        with self._lock:
+            self._starting -= 1
         if error is not None:
             future.set_exception(error)
-        self._forget(future)
+        if self._draining:
+            self._tell_draining()
 
-    def _forget(self, future: TaskFuture[Any]) -> None:
-        """A future's run has ended."""
-        self._active.discard(future)
-        if self._draining and not self._active:
-            for waiter in list(self._draining):
-                waiter.signal(None)
+    def _forget(self, run: BaseTaskRun[Any]) -> None:
+        """A run has ended, and its future, if anybody has it, is settled."""
+        self._active.pop(run, None)
+        if self._draining:
+            self._tell_draining()
+
+    def _tell_draining(self) -> None:
+        for waiter in list(self._draining):
+            waiter.signal(None)
 
     def _drain(self) -> None:
-        """Block until all runs have ended; meanwhile do what they wait for."""
+        """Block until all runs have ended and all callbacks have been called."""
         here = _attempt.current.get()
-
-        def look() -> None:
-            for run in [run for future in list(self._active) if (run := future._run) is not None]:
-                if run is here:
-                    raise RuntimeError(f"{run.name} can't wait for the shutdown of the executor that carries it out")
-                run._check_wait()
-                run._look_around()
-
         waiter = _waiters.Waiter()
-        self._draining.append(waiter)  # first the entry, then the look: the last run's end does it the other way round
+        self._draining.append(waiter)
         try:
-            look()
-            if self._active:
-                _waiters.start_queued()
-                _waiters.block(waiter, None, self.runner._pumped, look)
+            while self._active or self._starting:
+                waiter.done = False
+                active = list(self._active.items())
+                for run, known in active:
+                    if run is here:
+                        raise RuntimeError(
+                            f"{run.name} can't wait for the shutdown of the executor that carries it out"
+                        )
+                    run.wait()
+                    future = known()
+                    if future is None:
+                        self._forget(run)
+                    else:
+                        future._ended(run)
+                if not waiter.done and (self._active or self._starting):  # another thread is starting, or telling
+                    waiter.sleep(None)
         finally:
             self._draining.remove(waiter)
 

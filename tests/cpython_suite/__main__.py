@@ -115,12 +115,12 @@ def environment(interpreter: Interpreter, folder: Path) -> str:
     return python
 
 
-def run_child(python: str, *args: str, strict: bool = False) -> Any:
+def run_child(python: str, *args: str, runner: str = "process", strict: bool = False) -> Any:
     """What a child wrote down; a text if it wrote nothing: how it ended."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         settings = {name: os.environ[name] for name in ("HOME", "LANG", "PATH", "TMPDIR") if name in os.environ}
-        settings |= {"WOFLO_CPYTHON_SUITE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        settings |= {"WOFLO_CPYTHON_SUITE": "1", "WOFLO_CPYTHON_SUITE_RUNNER": runner, "PYTHONDONTWRITEBYTECODE": "1"}
         if strict:
             settings["WOFLO_CPYTHON_SUITE_STRICT"] = "1"
         command = [python, "-m", "tests.cpython_suite.case", *args, str(out)]
@@ -171,12 +171,12 @@ def members(session: int) -> list[int]:
     return found
 
 
-def run_case(python: str, kind: str, name: str) -> Case:
+def run_case(python: str, runner: str, kind: str, name: str) -> Case:
     """Run a case, or say why it isn't."""
     if why := reason(NOT_APPLICABLE, kind, name):
         return Case(kind, name, "not applicable", why)
     strict = reason(STRICT, kind, name)
-    found = run_child(python, "run", name, strict=bool(strict))
+    found = run_child(python, "run", name, runner=runner, strict=bool(strict))
     if isinstance(found, str):
         return Case(kind, name, "failed", found, strict)
     if found["outcome"] == "skipped":
@@ -184,14 +184,14 @@ def run_case(python: str, kind: str, name: str) -> Case:
     return Case(kind, name, found["outcome"], found["text"], strict)
 
 
-def run_all(python: str, kinds: list[str], part: str, jobs: int) -> Iterator[Case]:
+def run_all(python: str, runner: str, kinds: list[str], part: str, jobs: int) -> Iterator[Case]:
     """The cases as they end."""
     cases = run_child(python, "list")
     if isinstance(cases, str):
         raise SystemExit(f"the cases can't be listed: {cases}")
     wanted = [(kind, name) for kind, name in cases if kind in kinds and part in name]
     with ThreadPoolExecutor(jobs) as pool:
-        yield from pool.map(lambda case: run_case(python, *case), wanted)
+        yield from pool.map(lambda case: run_case(python, runner, *case), wanted)
 
 
 def report(version: str, cases: list[Case]) -> str:
@@ -222,6 +222,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--kind", nargs="+", default=["thread", "fork"], choices=["thread", "fork", "spawn", "forkserver"]
     )
+    parser.add_argument(
+        "--runner", default="process", choices=["process", "pool"], help="what stands behind the fork cases"
+    )
     parser.add_argument("-k", default="", metavar="PART", help="only cases whose names contain this")
     parser.add_argument("--python", help="the interpreter that has the suite")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cases at a time")
@@ -237,7 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
     cases = []
     with tempfile.TemporaryDirectory(prefix="woflo-cpython-suite-") as folder:
         python = environment(interpreter, Path(folder) / "venv")
-        for case in run_all(python, wanted.kind, wanted.k, wanted.jobs):
+        for case in run_all(python, wanted.runner, wanted.kind, wanted.k, wanted.jobs):
             cases.append(case)
             if wanted.v:
                 print(f"{case.outcome:14} {case}", flush=True)

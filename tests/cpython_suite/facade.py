@@ -14,8 +14,9 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from woflo.futures import TaskExecutor
-from woflo.runners import MultiprocessTaskRun, ThreadTaskRun, _supervisor, thread
+from woflo.runners import MultiprocessTaskRun, PoolTaskRun, ThreadTaskRun, _supervisor, thread
 
+WARM = os.environ.get("WOFLO_CPYTHON_SUITE_RUNNER") == "pool"
 PATIENCE = 30.0  # seconds until what the tests look at without waiting must have come about
 
 
@@ -51,16 +52,17 @@ class ThreadPoolExecutor(_Facade):
 
 
 class ProcessPoolExecutor(_Facade):
-    """TaskExecutor over processes."""
+    """TaskExecutor over processes: a fresh one for each call, or warm ones."""
 
     def __init__(self, max_workers=None, mp_context=None, initializer=None, initargs=(), *, max_tasks_per_child=None):
+        self._given_context = mp_context
         super().__init__(
             max_workers,
-            mp_context,
+            None if WARM else mp_context,
             initializer,
             initargs,
             max_tasks_per_child=max_tasks_per_child,
-            runner=MultiprocessTaskRun,
+            runner=PoolTaskRun if WARM else MultiprocessTaskRun,
         )
 
     @property
@@ -68,9 +70,10 @@ class ProcessPoolExecutor(_Facade):
         """The workers that are there, by their numbers."""
         supervisor = _supervisor.get()
         with supervisor.lock:
-            workers = [
-                one for one in supervisor.workers.values() if one.run is not None and type(one.run) is self.runner
-            ]
+            if WARM:
+                workers = list(self.runner._pool._hands.values()) if self.runner._pool is not None else []
+            else:
+                workers = [one for one in supervisor.workers.values() if type(one.run) is self.runner]
         return MappingProxyType({one.pid: _process(supervisor, one) for one in workers})
 
     @property
@@ -87,7 +90,7 @@ class ProcessPoolExecutor(_Facade):
     def _mp_context(self) -> Any:
         import multiprocessing
 
-        return multiprocessing.get_context(self.runner.process_type._start_method)
+        return self._given_context if WARM else multiprocessing.get_context(self.runner.process_type._start_method)
 
 
 def _process(supervisor: Any, worker: Any) -> Any:
