@@ -10,7 +10,7 @@ Rule 3: what it refers to (function, arguments, run) goes when it is settled by 
 from __future__ import annotations
 
 from concurrent.futures import Future, InvalidStateError
-from concurrent.futures._base import CANCELLED_AND_NOTIFIED, PENDING
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from woflo import _unseen
@@ -69,13 +69,18 @@ class TaskFuture(Future[T], Generic[T]):
             CancelledError: it was cancelled, or its run was stopped.
             TimeoutError: `timeout` seconds have passed; the call goes on.
         """
-        error = self.exception(timeout)
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error, self  # else the traceback would hold this frame, and the frame the exception
-        return self._result  # type: ignore[return-value]
+        run = self._run
+        if run is not None and self._state == PENDING and run.wait(None if timeout is None else max(0.0, timeout)):
+            self._ended(run)
+        if self._state == FINISHED and self._exception is None:
+            return self._result  # type: ignore[return-value]
+        error = self.exception(None if run is None or timeout is None else 0.0)
+        if error is None:
+            return self._result  # type: ignore[return-value]
+        try:
+            raise error
+        finally:
+            del error, self  # else the traceback would hold this frame, and the frame the exception
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the call and return its exception; None if it has a value. Raises as `result` does."""
@@ -177,18 +182,26 @@ class TaskFuture(Future[T], Generic[T]):
 
     def _ended(self, run: BaseTaskRun[T]) -> None:
         """Its run has ended: settle, if nobody else does."""
+        result = run._result
         with self._condition:
             if self._run is not run:
                 return
             self._run = None
-        executor, result = self._executor, run._result
+            done = result.__class__ is Ok and self._state == PENDING
+            if done:  # as `set_result`, without its second turn at the lock
+                self._result = result.value  # type: ignore[union-attr]
+                self._state = FINISHED
+                for waiter in self._known:
+                    waiter.add_result(self)
+                self._condition.notify_all()
+        executor = self._executor
         try:
-            if isinstance(result, Ok):
-                self.set_result(result.value)
+            if done:
+                self._invoke_callbacks()  # type: ignore[attr-defined]
             elif isinstance(result, StoppedFailure):
                 if self._mark_cancelled():
                     self._invoke_callbacks()  # type: ignore[attr-defined]
-            elif result is not None:
+            elif isinstance(result, Failure):
                 self._failure = result
                 self.set_exception(executor._judge(result))
         except InvalidStateError:  # it was cancelled, and what came after that counts for nobody

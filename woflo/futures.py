@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import sys
-from _thread import RLock
+from _thread import allocate_lock
 from collections import deque
 from concurrent.futures import Executor, InvalidStateError
 from itertools import count, islice
@@ -158,9 +158,9 @@ class TaskExecutor(Executor):
         """A new executor; also one that a forked process has inherited: what its parent submitted is the parent's."""
         self._mark = _process.mark
         self._late = _process.exiting  # made by a call while the program ends: such calls are carried out
-        self._lock = RLock()  # re-entrant: a signal handler may submit
+        self._breaking = allocate_lock()
         self._active: dict[BaseTaskRun[Any], ref[TaskFuture[Any]]] = {}  # runs whose end is not known here
-        self._starting = 0  # calls that are about to be among them
+        self._starting: set[TaskFuture[Any]] = set()  # of calls that are about to be among them
         self._draining: list[_waiters.Waiter] = []  # threads that wait for these
         self._closed = False
         self._broken: str = ""
@@ -189,9 +189,9 @@ class TaskExecutor(Executor):
         if self._mark is not _process.mark:
             self._start_anew()
         future: TaskFuture[Any] = TaskFuture(self)
-        with self._lock:
-            self._check_open()
-            self._starting += 1
+        self._starting.add(future)  # first the entry, then the look: `shutdown` does it the other way round
+        if self._closed or self._broken or _process.exiting or _process.closed:
+            self._check_open(future)
         try:
             if self._pickles:
                 call = (PickledCoroutine if task.is_async else Pickled)(task.fn, args, kwargs)
@@ -212,13 +212,14 @@ class TaskExecutor(Executor):
             self._give_up(future, None)
             raise
         future._run = run
-        with self._lock:
-            self._active[run] = ref(future)
-            self._starting -= 1
+        self._active[run] = ref(future)
+        self._starting.discard(future)
         if run._result is not None:
             future._ended(run)
         elif self._strict:
             future._attach()  # a worker that is lost breaks the executor with nobody looking
+            if self._broken:
+                self._fail(future)
         if self._draining:
             self._tell_draining()
         return future
@@ -314,8 +315,7 @@ class TaskExecutor(Executor):
         """
         if self._mark is not _process.mark:
             self._start_anew()
-        with self._lock:
-            self._closed = True
+        self._closed = True
         if cancel_futures:
             for run in list(self._active):
                 run._withdraw()
@@ -334,15 +334,20 @@ class TaskExecutor(Executor):
 
     # ------------------------------------------------------------------ inside
 
-    def _check_open(self) -> None:
+    def _check_open(self, future: TaskFuture[Any]) -> None:
+        """Let a call be started, or raise the reason why it can't be."""
+        error: Exception | None = None
         if self._broken:
             from woflo._future_errors import WorkerLost
 
-            raise WorkerLost(f"cannot schedule new futures: the executor is broken: {self._broken}")
-        if self._closed:
-            raise RuntimeError("cannot schedule new futures: the executor was shut down")
-        if _process.closed or (_process.exiting and not self._late):
-            raise RuntimeError("cannot schedule new futures: the interpreter is ending")
+            error = WorkerLost(f"cannot schedule new futures: the executor is broken: {self._broken}")
+        elif self._closed:
+            error = RuntimeError("cannot schedule new futures: the executor was shut down")
+        elif _process.closed or not self._late:
+            error = RuntimeError("cannot schedule new futures: the interpreter is ending")
+        if error is not None:
+            self._give_up(future, None)
+            raise error
 
     def _task_of(self, fn: Callable[..., Any], *, in_chunks: bool = False) -> Task[..., Any]:
         """The task of a function for this executor: the same one as long as calls of it are under way.
@@ -403,21 +408,27 @@ class TaskExecutor(Executor):
 
     def _break(self, lost: WorkerLost) -> None:
         """Fail all calls that have no outcome, and take no more."""
-        from woflo._future_errors import worker_lost
-
-        with self._lock:
+        with self._breaking:
             if self._broken:
                 return
             self._broken = str(lost)
-            victims = self._futures()
-        for future in victims:
-            run = future._run
-            if run is not None:
-                try:
-                    future.set_exception(worker_lost(lost))
-                except InvalidStateError:  # it has ended meanwhile
-                    continue
-                run.stop(0.0, wait=False)
+        for future in self._futures():
+            self._fail(future)
+
+    def _fail(self, future: TaskFuture[Any]) -> None:
+        """The executor is broken, and so is this call, unless it has an outcome."""
+        from woflo._future_errors import WorkerLost
+
+        run = future._run
+        if run is None:
+            return
+        try:
+            future.set_exception(
+                WorkerLost(f"the executor is broken: {self._broken}", task=run.task.name, run=run.name)
+            )
+        except InvalidStateError:  # it has ended meanwhile
+            return
+        run.stop(0.0, wait=False)
 
     def _futures(self) -> list[TaskFuture[Any]]:
         """Those whose runs have not ended, as far as anybody has them."""
@@ -425,8 +436,7 @@ class TaskExecutor(Executor):
 
     def _give_up(self, future: TaskFuture[Any], error: BaseException | None) -> None:
         """A future for which there is no run."""
-        with self._lock:
-            self._starting -= 1
+        self._starting.discard(future)
         if error is not None:
             future.set_exception(error)
         if self._draining:
