@@ -294,10 +294,21 @@ def test_a_call_that_comes_after_the_stop_does_nothing(tmp_path, through):
     run = woflo.task(note, runner=ExecutorTaskRun.using(pool))(ledger, "ran")
     work = through(pool.calls[0][1])
     pool.calls[0][0].set_running_or_notify_cancel()
-    run.stop(grace=0.05)
+    run.stop(grace=PATIENCE, wait=False)
     pool.calls[0][0].set_result(work())
     assert ledger.lines() == []
     assert run.state == "stopped"
+
+
+def test_a_call_that_is_pickled_after_its_run_has_ended_does_nothing(tmp_path):
+    """An executor may pickle a call when its run was given up long ago: it isn't carried out, and nothing breaks."""
+    pool, ledger = ByHand(), Ledger(tmp_path / "ledger")
+    run = woflo.task(note, runner=ExecutorTaskRun.using(pool))(ledger, "ran")
+    pool.calls[0][0].set_running_or_notify_cancel()
+    run.stop(grace=0.0)
+    pool.calls[0][0].set_result(through_pickle(pool.calls[0][1])())
+    assert ledger.lines() == []
+    assert "abandoned" in str(run.outcome())
 
 
 def test_cancelled_by_its_executor():
@@ -394,6 +405,7 @@ def test_forked_workers_of_an_executor():
         assert woflo.task(lambda one: one is lock, runner=runner)(lock).get_result(timeout=PATIENCE) is True
         assert woflo.task(os.getpid, runner=runner)().get_result(timeout=PATIENCE) != os.getpid()
         outcome = woflo.task(bomb, runner=runner)(ValueError).outcome(timeout=PATIENCE)
+        assert isinstance(outcome, woflo.TaskFailure)
         assert "can't be rebuilt here" in str(outcome)
         lost = woflo.task(die, runner=runner)().outcome(timeout=PATIENCE)
         assert isinstance(lost, woflo.WorkerFailure)

@@ -425,6 +425,24 @@ def test_a_call_that_was_cancelled_gives_nothing(executor, tmp_path):
     assert future.cancelled()
 
 
+def test_a_call_that_answers_its_cancellation_gives_nothing():
+    """Also where a call returns before `cancel` does, its future is cancelled."""
+
+    class Answering(ScriptedTaskRun):
+        def stop(self, grace=1.0):  # noqa: ARG002 - a runner's own part of it
+            self.finish(woflo.Ok("all the same"))
+
+    executor = TaskExecutor(runner=Answering)
+    future = executor.submit(give)
+    seen = []
+    future.add_done_callback(seen.append)
+    assert future.running()
+    assert future.cancel()
+    assert seen == [future]
+    assert future.cancelled()
+    assert not executor.shutdown()
+
+
 def test_shutdown_waits(tmp_path, runner):
     """`shutdown()` returns when all calls have ended, the queued ones too, and nothing of theirs is left."""
     executor = TaskExecutor(1, runner=runner)
@@ -865,15 +883,17 @@ def test_in_a_forked_process(tmp_path):
     with TaskExecutor(1) as executor:
         future, release = held(executor, tmp_path)
 
+        ledger = Ledger(tmp_path / "ledger")
+
         @task
         def inside():
             with pytest.raises(woflo.UsageError, match="another process"):
                 future.result(PATIENCE)
-            value = executor.submit(give, 5).result(PATIENCE)
+            own = executor.submit(note, ledger, "inside")
             executor.shutdown()
-            return value
+            return own.done(), ledger.lines()
 
-        assert inside().get_result(timeout=PATIENCE) == 5
+        assert inside().get_result(timeout=PATIENCE) == (True, ["inside"])
         release.set()
         assert future.result(PATIENCE) == "released"
 

@@ -150,6 +150,8 @@ class TaskExecutor(Executor):
         self._initializer = None if "initializer" in settings else first
         if not _process.prepared:
             _process.prepare()
+        self._closed = False
+        self._broken: str = ""
         self._start_anew()
 
     _numbers: ClassVar[Iterator[int]] = count()  # of the executors whose threads have no name
@@ -162,8 +164,6 @@ class TaskExecutor(Executor):
         self._active: dict[BaseTaskRun[Any], ref[TaskFuture[Any]]] = {}  # runs whose end is not known here
         self._starting: set[TaskFuture[Any]] = set()  # of calls that are about to be among them
         self._draining: list[_waiters.Waiter] = []  # threads that wait for these
-        self._closed = False
-        self._broken: str = ""
         self._last: tuple[Any, Any] = (_nothing, None)  # the function submitted last, weakly; how to get at its task
 
     @overload
@@ -301,7 +301,8 @@ class TaskExecutor(Executor):
                 left = None if deadline is None else deadline - monotonic()
                 yield _taken(under_way, left)
         finally:
-            _cancel(under_way)
+            _cancel(list(under_way))
+            under_way.clear()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; what was submitted is carried out.
@@ -329,7 +330,7 @@ class TaskExecutor(Executor):
     ) -> None:
         if exc_type is not None and issubclass(exc_type, KeyboardInterrupt) and not self._strict:
             self._closed = True
-            _cancel(deque(self._futures()))
+            _cancel(self._futures())
         self.shutdown(wait=True)
 
     # ------------------------------------------------------------------ inside
@@ -508,11 +509,8 @@ def _taken(under_way: deque[TaskFuture[T]], timeout: float | None) -> T:
     return value
 
 
-def _cancel(futures: deque[TaskFuture[Any]]) -> None:
-    """Cancel those that have not begun, then the others: a place that becomes free is for none of them."""
-    for future in futures:
-        if (run := future._run) is not None:
-            run._withdraw()
+def _cancel(futures: list[TaskFuture[Any]]) -> None:
+    """Cancel all, the last first: a place that becomes free is for none of them."""
     while futures:
         futures.pop().cancel()
 

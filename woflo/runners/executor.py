@@ -214,9 +214,8 @@ class _Parcel:
             run = _Away(_shipping.load_call(self.data).run, self.word)
         except BaseException as error:
             return _packed(_shipping.broken_call(error))
-        if (
-            run.args is None or run._stop_asked
-        ):  # it was pickled when it had ended already; or stopped while it was queued
+        # it was pickled when it had ended already, or stopped while it was queued
+        if run.args is None or run._stop_asked:
             return _packed(StoppedFailure("stopped before it was started"))
         return _packed(Call(run)())
 
