@@ -296,13 +296,24 @@ class TaskExecutor(Executor):
         """The values of the calls under way, and of the further ones; whoever gives up cancels what is left."""
         try:
             while under_way:
-                for args in islice(calls, 1):
-                    under_way.append(self._start(task, args, {}))
-                left = None if deadline is None else deadline - monotonic()
-                yield _taken(under_way, left)
+                yield self._taken(task, calls, under_way, None if deadline is None else deadline - monotonic())
         finally:
             _cancel(list(under_way))
             under_way.clear()
+
+    def _taken(
+        self,
+        task: Task[..., Any],
+        calls: Iterator[tuple[Any, ...]],
+        under_way: deque[TaskFuture[Any]],
+        timeout: float | None,
+    ) -> Any:
+        """The value of the first future, in whose place the next call is started; nobody but the caller has it then."""
+        value = under_way[0].result(timeout)
+        under_way.popleft()
+        for args in islice(calls, 1):
+            under_way.append(self._start(task, args, {}))
+        return value
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; what was submitted is carried out.
@@ -500,13 +511,6 @@ def _named_after(failure: Failure, cause: WorkerBrokenError) -> WorkerFailure:
 
 def _nothing() -> None:
     """A reference to nothing."""
-
-
-def _taken(under_way: deque[TaskFuture[T]], timeout: float | None) -> T:
-    """The value of the first future, which is dropped then; the caller must not keep it."""
-    value = under_way[0].result(timeout)
-    under_way.popleft()
-    return value
 
 
 def _cancel(futures: list[TaskFuture[Any]]) -> None:

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tests.cpython_suite.cases import NOT_APPLICABLE, STRICT, reason
+from tests.cpython_suite.cases import NOT_APPLICABLE, STRICT, WARM, reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -173,7 +173,7 @@ def members(session: int) -> list[int]:
 
 def run_case(python: str, runner: str, kind: str, name: str) -> Case:
     """Run a case, or say why it isn't."""
-    if why := reason(NOT_APPLICABLE, kind, name):
+    if why := reason(NOT_APPLICABLE | WARM if runner == "pool" else NOT_APPLICABLE, kind, name):
         return Case(kind, name, "not applicable", why)
     strict = reason(STRICT, kind, name)
     found = run_child(python, "run", name, runner=runner, strict=bool(strict))

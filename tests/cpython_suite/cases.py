@@ -27,6 +27,9 @@ NOT_APPLICABLE: dict[str, str] = {
 
 _BREAKS = "a lost worker costs its own call only, and the executor goes on"
 _INHERITS = "a forked worker inherits the arguments; nothing is pickled on the way in"
+_FORKED = (
+    "wants max_tasks_per_child to be refused with fork; a pool that is always forked replaces its workers all the same"
+)
 _FRESH = "with a fresh process per call fork can keep max_tasks_per_child too"
 
 STRICT: dict[str, str] = {
@@ -42,6 +45,16 @@ STRICT: dict[str, str] = {
     "ProcessPoolForkExecutorDeadlockTest.test_shutdown_deadlock_pickle": _INHERITS,
 }
 """By the end of a case's name: TaskExecutor is different there on purpose, and the same with `strict_compat=True`."""
+
+
+WARM: dict[str, str] = {
+    "ProcessPoolForkProcessPoolExecutorTest.test_saturation": NOT_APPLICABLE[
+        "ProcessPoolSpawnProcessPoolExecutorTest.test_saturation"
+    ],
+    "ProcessPoolForkProcessPoolExecutorTest.test_max_tasks_per_child": _FORKED,
+    "ProcessPoolForkProcessPoolExecutorTest.test_max_tasks_per_child_defaults_to_spawn_context": _FORKED,
+}
+"""Not applicable to warm workers, by the end of a case's name."""
 
 
 def reason(table: dict[str, str], kind: str, name: str) -> str:
