@@ -241,6 +241,12 @@ def test_without_a_shelf():
     assert Build([step]).make(["a"])["a"].value == 1
 
 
+def test_an_input_that_is_named_twice():
+    """A step may name an input twice; it gets it once."""
+    world = World({"a": [], "b": ["a", "a"]})
+    assert world.make("b") == {"b": "b1(a1())"}
+
+
 def test_the_plan_starts_nothing():
     """The plan says what would run and why, in order, loads nothing and starts nothing."""
     world = World(DIAMOND)

@@ -136,7 +136,7 @@ class Step:
     ) -> None:
         self.name = name
         self.produces: tuple[str, ...] = tuple(produces)
-        self.requires: tuple[str, ...] = tuple(requires)
+        self.requires: tuple[str, ...] = tuple(dict.fromkeys(requires))
         self.run = run
         self.split = split
         self.recipe = recipe
@@ -421,8 +421,12 @@ class Build:
                         self._say("reused", look.step, look.decision)
             runs = [look for look in looks if look.needed and not (look.decision is not None and look.decision.reuse)]
             self._suspended = False
+            before = len(self._made), len(self._gone)
             if runs:
                 self._run(runs)
+            if self._suspended and before == (len(self._made), len(self._gone)):
+                raise InternalError(f"a build of {', '.join(wanted)} does not come on: {runs[0].step.name} waits")
+            if runs:
                 told.update(look.step for look in runs if look.decision is not None and look.decision.reuse)
             if not self._suspended and self._load(wanted):
                 return {name: self._known[name] for name in wanted}
