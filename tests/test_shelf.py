@@ -180,3 +180,39 @@ def test_no_step_is_found_under_another_scope(mapping):
     store = Store(mapping)
     assert StoreShelf(store, "test").find(step, recipe).decision.reason == "code changed"
     assert StoreShelf(store, "elsewhere").find(step, recipe).decision == Decision(False, "first run")
+
+
+def test_a_step_that_changes_its_input(mapping, logged):
+    """What a step changes in place is loaded as it was made for whoever comes next, and that is said."""
+
+    def numbers():
+        return [1, 2, 3]
+
+    def first(numbers):
+        numbers[2] = 300
+        return sum(numbers)
+
+    def second(numbers, first):  # noqa: ARG001 - it comes after it
+        return sum(numbers)
+
+    session = Session(mapping, numbers, first, second)
+    assert session.make("second", "first", "numbers") == [6, 303, [1, 2, 3]]
+    assert "first: 'numbers', which it was given, was changed in place" in logged()
+    assert Session(mapping, numbers, first, second).make("second", "numbers") == [6, [1, 2, 3]]
+
+
+def test_what_is_only_read_is_not_loaded_again(mapping, logged):
+    """Steps that leave their inputs alone share one object."""
+    seen = []
+
+    def one(raw):
+        seen.append(id(raw))
+        return 1
+
+    def two(raw, one):  # noqa: ARG001 - it comes after it
+        seen.append(id(raw))
+        return 2
+
+    Session(mapping, raw, one, two).make("two")
+    assert seen[0] == seen[1]
+    assert logged() == ""

@@ -1447,3 +1447,65 @@ def test_a_driver_killed_at_any_moment_goes_on_where_it_was(tmp_path):
         assert len(again) == len(set(again))
         assert second[-1] == result
         assert third == ["loaded p3", result]
+
+
+def test_the_methods_of_the_configuration_are_code(place):
+    """A step that is given the configuration is made anew when a method or property of its class was edited, and why says so."""
+
+    def session(factor):
+        class Tuned(Settings):
+            verbose = bool(factor % 2)  # no code, and no field that counts
+
+            @property
+            def scale(self):
+                return self.depth * 10
+
+            def derived(self):
+                return self.scale
+
+        if factor > 1:
+
+            def derived(self):
+                return self.scale * 10
+
+            Tuned.derived = derived
+            derived.__qualname__ = "Tuned.derived"
+
+        @workflow_step(produces=["product"])
+        def make(config):
+            return config.derived()
+
+        @workflow_step(produces=["other"])
+        def aside():
+            return 1
+
+        return WorkflowRunner([make, aside], Tuned(), WorkflowProducts(place))
+
+    first = session(1)
+    assert (first.get("product"), first.get("other")) == (30, 1)
+    later = session(2)
+    assert "derived() of Tuned" in str(later.why("product"))
+    assert later.get("product") == 300
+    assert "up to date" in later.why("other")
+
+
+def test_a_step_that_changes_its_input_in_place(place, log):
+    """A product that a step changes in place is handed out, and kept, as it was made; that is said once."""
+
+    @workflow_step(produces=["numbers"])
+    def make():
+        return [1, 2, 3]
+
+    @workflow_step(produces=["spoilt"])
+    def spoil(numbers):
+        numbers[2] = 300
+        return sum(numbers)
+
+    @workflow_step(produces=["total"])
+    def add(numbers, spoilt):
+        return sum(numbers)
+
+    for _ in range(2):
+        runner = WorkflowRunner([make, spoil, add], Settings(), WorkflowProducts(place))
+        assert (runner.get("total"), runner.get("spoilt"), runner.get("numbers")) == (6, 303, [1, 2, 3])
+    assert sum("changed in place" in line for line in log) == 1

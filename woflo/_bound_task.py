@@ -161,6 +161,12 @@ class Shelves:
             return shelf.find(step, recipe)
         return Found(Decision(False, "product missing", "it is not kept"), _unkept(step, recipe))
 
+    def restore(self, step: Step, name: str) -> bool:
+        from woflo._shelf import warn_of_change
+
+        warn_of_change(step.name, name)
+        return self._shelves.get(name) is not None
+
     def keep(self, step: Step, recipe: Recipe, values: Sequence[Any], seconds: float) -> list[Product]:
         shelf = self._shelves.get(step.name)
         if shelf is not None:

@@ -45,10 +45,19 @@ if TYPE_CHECKING:
         def keep(self, step: Step, recipe: Recipe, values: Sequence[Any], seconds: float) -> list[Product]:
             """Take what a step made, one value for each name; what can't be kept stays in memory."""
 
+        def restore(self, step: Step, name: str) -> bool:
+            """A product in memory was changed while a step had it: whether it can be loaded as it was made; say so."""
+
 
 __all__ = ["Build", "Found", "Planned", "Product", "Step"]
 
 _GONE: Any = object()  # in the place of a value that is not loaded
+_PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})  # can't be changed
+_CHEAP_SECONDS, _CHEAP_SHARE, _NEVER = (
+    0.02,
+    0.1,
+    float("inf"),
+)  # what a look at an input may take, of the step's own time
 _ENDED: Any = object()  # what a begun step returns that has nothing left to do
 
 
@@ -255,6 +264,8 @@ class Build:
         self._made: dict[Step, list[Product]] = {}  # by this build
         self._gone: set[str] = set()  # names whose values turned out to be out of reach
         self._suspended = False
+        self._cost: dict[str, float] = {}  # seconds that it takes to digest values
+        self._costly: dict[str, float] = {}  # those that are not digested again
         self._users: dict[str, int] = {}  # steps that have still to run, or to be decided, by what they want
         self._values: set[str] = set()  # names whose values somebody wants, as far as that is known
         self._targets: frozenset[str] = frozenset()
@@ -504,12 +515,46 @@ class Build:
             self._suspended = True
             return _ENDED
         self._say("started", step, None)
+        marks = {} if self._shelf is None else self._marks(values)
         look.began = monotonic()
         value = step.run(values)
         if value.__class__ is CoroutineType or is_run(value.__class__):
             return value
+        if marks:
+            self._restore(look, values, marks)
         self._take(look, value)
         return _ENDED
+
+    def _marks(self, values: Mapping[str, Any]) -> dict[str, bytes]:
+        """The digests of what a step is given that others will be given too: it may change it in place."""
+        marks = {}
+        for name, value in values.items():
+            shared = self._users.get(name, 0) > 1 or name in self._targets or name in self._given
+            if shared and type(value) not in _PLAIN and name not in self._costly:
+                begin = monotonic()
+                try:
+                    marks[name] = _fingerprint().digest(value)
+                except _fingerprint().Undigestible:
+                    self._costly[name] = _NEVER
+                    continue
+                self._cost[name] = monotonic() - begin
+        return marks
+
+    def _restore(self, look: _Look, values: Mapping[str, Any], marks: Mapping[str, bytes]) -> None:
+        """Whoever comes next gets what a step was given as it was made, also if the step has changed it in place.
+
+        What takes long to digest, beside the step itself, is looked at once.
+        """
+        step, seconds = look.step, monotonic() - look.began
+        for name, mark in marks.items():
+            if self._cost[name] > max(_CHEAP_SECONDS, _CHEAP_SHARE * seconds):
+                self._costly[name] = self._cost[name]
+            try:
+                same = _fingerprint().digest(values[name]) == mark
+            except _fingerprint().Undigestible:
+                same = False
+            if not same and self._shelf is not None and self._shelf.restore(step, name) and self._known[name].kept:
+                self._known[name].drop()
 
     def _finish(self, look: _Look, value: Any) -> None:
         """In the driver again: take what a step that ran elsewhere made."""
@@ -566,6 +611,13 @@ class Build:
         if failure is not None and not isinstance(failure, DependencyFailure):
             target: Any = event.target  # type: ignore[attr-defined]
             self._say("failed", looks[target[0] if isinstance(target, tuple) else target].step, failure)
+
+
+def _fingerprint() -> Any:
+    """The module, loaded when the first value is to be digested."""
+    from woflo import _fingerprint as module
+
+    return module
 
 
 class _off_the_loop:  # noqa: N801 - used like a function

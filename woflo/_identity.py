@@ -14,15 +14,18 @@ from copy import deepcopy
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from woflo._code import code_of
 from woflo._fingerprint import Undigestible, cache_key, digest
+from woflo._origin import PROJECT, origin
 from woflo.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["WorkflowConfig", "fields_of", "identity_of", "parts_of"]
+__all__ = ["WorkflowConfig", "fields_of", "identity_of", "methods_of", "parts_of"]
 
 _LONGEST = 60  # characters of a field that are shown; of a longer one, its digest
 _SETTLED = 2 * 10**9  # ns since a file's last change after which another one changes its times, on every file system
@@ -114,6 +117,22 @@ def identity_of(config: Any) -> tuple[str | None, dict[str, str]]:
         text = repr(value) if value is None or isinstance(value, (bool, int, float, str)) else ""
         shown[name] = text if 0 < len(text) <= _LONGEST else mark.hex()
     return cache_key(*parts), shown
+
+
+def methods_of(config: Any) -> dict[str, str]:
+    """The code of a configuration's methods and properties, of the project's classes: as people call it → digest.
+
+    What a class says that is no code (defaults, fields that don't count) isn't looked at.
+    """
+    found: dict[str, str] = {}
+    for cls in type(config).__mro__:
+        if cls is object or origin(cls.__module__) is not PROJECT:
+            continue
+        for name, value in vars(cls).items():
+            for one in (value, *(getattr(value, part, None) for part in ("__func__", "fget", "func"))):
+                if isinstance(one, FunctionType) and one.__module__ == cls.__module__:
+                    found.setdefault(f"{name}() of {type(config).__name__}", code_of(one).digest)
+    return found
 
 
 def fields_of(config: Any) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from woflo import _exceptions, events
 from woflo._build import Found, Product
 from woflo._code import code_of
 from woflo._fingerprint import Undigestible, cache_key, digest
-from woflo._identity import WorkflowConfig, fields_of, identity_of, parts_of
+from woflo._identity import WorkflowConfig, fields_of, identity_of, methods_of, parts_of
 from woflo._products import WorkflowProducts
 from woflo._rebuild import Decision, Facts, Recipe, exists, traces
 from woflo.errors import UsageError
@@ -36,6 +36,7 @@ __all__ = ["ProductShelf"]
 _ANY = "exists"  # in the place of keys and digests where nothing but existence counts
 _NO_RECIPE = Recipe("", "", {}, {}, {})
 _FIRST_RUN = Decision(False, "first run")
+_SHOWN = 16  # hex digits of a digest in a trace
 _MOST_STATES = 100_000  # digests that are remembered
 
 # What a step's code was before steps ran, by its digest afterwards: one that appends to a list of the module's, to count its
@@ -68,6 +69,7 @@ class ProductShelf:
         """
         before = self.identity
         self._codes: dict[WorkflowStep, Code | None] = {}
+        self._methods: dict[str, str] | None = None  # the code of the configuration's own methods, once it is asked for
         self._config = config
         self.products = products
         self._own = products if isinstance(products, WorkflowProducts) else None
@@ -142,8 +144,15 @@ class ProductShelf:
         if code is None:  # only this session knows what it does
             mark = cache_key("workflow step", self._session, *step.produces, "from", *parts)
             return Recipe(mark, "", {}, self._options, digests)
-        mark = cache_key("workflow step", code.digest, *step.produces, "from", *parts)
-        return Recipe(mark, code.digest, code.parts, self._options, digests)
+        digest, pieces = code.digest, code.parts
+        if step.takes_config:
+            if self._methods is None:
+                self._methods = methods_of(self._config)
+            if self._methods:
+                digest = cache_key("with configuration", digest, *self._methods.values())
+                pieces = {**pieces, **{name: one[:_SHOWN] for name, one in self._methods.items()}}
+        mark = cache_key("workflow step", digest, *step.produces, "from", *parts)
+        return Recipe(mark, digest, pieces, self._options, digests)
 
     def find(self, step: Step, recipe: Recipe) -> Found:
         seconds = self.seconds.get(step.name)
@@ -214,6 +223,24 @@ class ProductShelf:
         for name in step.produces:
             self._tell("built", name)
         return found
+
+    def restore(self, step: Step, name: str) -> bool:
+        """Say that a step changed a product in place; forget the changed one, if it is there as it was made."""
+        self._say(
+            f"change {step.name} {name}",
+            f"step {step.name}: {name!r}, which it was given, was changed in place while it ran; others get it as it was "
+            "made, where it was saved: let the step work on a copy",
+        )
+        if self.products is None or not self._known.get(name, ("", ""))[1]:
+            return False
+        try:
+            there = bool(self.products.exists(name))
+        except Exception:
+            there = False
+        if there:
+            self.cache.pop(name, None)
+            self._known.pop(name, None)
+        return there
 
     def _still_follows(self, step: Step) -> bool:
         """Whether what a step made follows from the configuration as it was looked at: a file may have changed meanwhile."""

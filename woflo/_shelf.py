@@ -73,6 +73,11 @@ class StoreShelf:
         last = self._store.trace(self._last(step))
         return None if last is None else last.seconds
 
+    def restore(self, step: Step, name: str) -> bool:
+        """Say that a step changed what it was given; it is loaded again for whoever comes next, if it was kept."""
+        warn_of_change(step.name, name)
+        return True
+
     def _unpack(self, small: Any, _digest: str) -> Any:
         return self._store.value_of(small)
 
@@ -111,6 +116,14 @@ class StoreShelf:
         if step.name not in self._told:
             self._told.add(step.name)
             events.warn(f"{step.name}: {what!r} is not kept, and will be made again when it is wanted: {error}")
+
+
+def warn_of_change(step: str, name: str) -> None:
+    """Say that what a step was given was changed in place while it ran."""
+    events.warn(
+        f"{step}: {name!r}, which it was given, was changed in place while it ran; others get it as it was made, "
+        "where it was kept: let the step work on a copy"
+    )
 
 
 def trace_of(

@@ -122,6 +122,11 @@ class WorkflowStep:
         self._by_place = tuple(by_place)
         self._by_name = tuple(by_name)
 
+    @property
+    def takes_config(self) -> bool:
+        """Whether its function is given the configuration."""
+        return self._names_config or any(name == CONFIG for name, _ in self._by_place)
+
     def arguments(self, values: Mapping[str, Any], config: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What the function is called with, given the values of what it requires."""
         passed = {name: values[name] for name in (self.requires if self._passes_all else self._by_name)}
