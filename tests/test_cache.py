@@ -458,6 +458,22 @@ def test_a_killed_program_gives_its_lease_back(place, ledger, tmp_path):
     assert ledger.lines() == ["ran", "ran"]
 
 
+def test_tables_are_remembered(ledger):
+    """Tables and times of pandas, as arguments and as values."""
+    pd = pytest.importorskip("pandas", reason="pandas has no wheel here")
+
+    @task(cache={}, ignore=["ledger"])
+    def summed(ledger, table, at):
+        ledger.add("ran")
+        return pd.DataFrame({"sum": [table["a"].sum()], "at": [at]})
+
+    for _ in range(2):
+        made = summed(ledger, pd.DataFrame({"a": [1, 2]}), pd.Timestamp("2026-01-02", tz="Europe/Berlin")).get_result()
+        assert list(made["sum"]) == [3]
+        assert made["at"][0] == pd.Timestamp("2026-01-01T23:00Z")
+    assert ledger.lines() == ["ran"]
+
+
 def test_another_session(place, ledger, tmp_path):
     """Another session of the same script finds what the first one left, also with another hash seed."""
     script = tmp_path / "job.py"

@@ -10,6 +10,7 @@ import importlib
 import math
 import os
 import pickle
+import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 
 from woflo import UsageError, _codec
 from woflo._codec import Undecodable, Unencodable, decode, encode, register
+from woflo._fingerprint import digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -362,6 +364,76 @@ def test_whose_code_changes_is_another_value(load: Callable[[str], Any], value: 
         codec, data = joined(value(load(MODEL.replace(*edit))))
         assert data == before[1]
         assert codec != before[0]
+
+
+FRAMES = """
+import pandas as pd
+from datetime import timedelta, timezone
+hours = pd.date_range("2026-03-29", periods=5, freq="h", tz="Europe/Berlin")
+FRAMES = {
+    "frame": pd.DataFrame({"a": [1, 2], "b": ["x", None], "c": [0.5, float("nan")]}),
+    "large frame": pd.DataFrame({"a": range(5000)}),
+    "mixed index": pd.DataFrame({"v": [1]}, index=pd.MultiIndex.from_tuples([("a", 1)])),
+    "series": pd.Series([1, 2], name="s", index=["x", "y"]),
+    "objects": pd.Series([{"a": 1}, None]),
+    "missing": pd.Series([1, None], dtype="Int64"),
+    "timestamp": pd.Timestamp("2026-01-02 03:04"),
+    "timestamp there": pd.Timestamp("2026-01-02 03:04", tz="Europe/Berlin"),
+    "offset": pd.Timestamp("2026-01-02", tz=timezone(timedelta(hours=2))),
+    "span": pd.Timedelta(3, "h"),
+    "period": pd.Period("2026-01", "M"),
+    "interval": pd.Interval(0, 1),
+    "categories": pd.Categorical(["a", "b", "a"], ordered=True),
+    "index": pd.Index(["a", "b"], name="i"),
+    "range": pd.RangeIndex(3),
+    "hours": hours,
+    "hourly": pd.DataFrame({"at": hours, "v": range(5)}).set_index("at"),
+    "a list of them": [pd.Timestamp("2026-01-02"), pd.Series([1])],
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def frames() -> dict[str, Any]:
+    pytest.importorskip("pandas", reason="pandas has no wheel here")
+    names: dict[str, Any] = {}
+    exec(FRAMES, names)
+    return names["FRAMES"]  # type: ignore[no-any-return]
+
+
+def test_tables_and_times_of_pandas(frames: dict[str, Any]) -> None:
+    """They come back as they are; C code that they consist of is nobody's project."""
+    for name, value in frames.items():
+        codec, data = joined(value)
+        back = decode(codec, data)
+        assert type(back) is type(value), name
+        assert digest(back) == digest(value), name
+        assert codec in {"pickle", "pickle-5"}, name
+
+
+def test_functions_and_types_of_c_code_have_digests(frames: dict[str, Any]) -> None:
+    """Also where a type's `__module__` is no text, as Cython's are."""
+    made = frames["timestamp"].__reduce__()[0]
+    for code in (made, type(made), type(type(made))):
+        assert digest(code) == digest(code)
+    assert joined(made)[0] == "pickle"  # no code of the project's
+
+
+def test_pandas_has_one_digest_in_every_process(frames: dict[str, Any]) -> None:
+    """What a store keeps is found by another session, also with another hash seed."""
+    script = f"{FRAMES}\nfrom woflo.store import Store\nfor v in FRAMES.values(): print(Store({{}}).put(v))"
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        for seed in ("1", "2")
+    ]
+    assert told[0] == told[1]
+    assert len(set(told[0])) == len(frames)
 
 
 def test_code_of_others_does_not_count() -> None:

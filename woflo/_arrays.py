@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from woflo._merkle import ATTRIBUTES, Leaf, Node, buffer, hasher, pack, plain
+from woflo._origin import module_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,9 +31,10 @@ _DOUBLE_IN_LONG = 10  # bytes of the 16 that an x86 long double uses
 def way(kind: type) -> Callable[[Any], Expansion] | None:
     """How to expand values of a class that descends from numpy's or pandas'; None: as any other object."""
     for base in kind.__mro__:
-        if base.__module__.partition(".")[0] == "numpy":
+        package = module_of(base).partition(".")[0]
+        if package == "numpy":
             found = _NUMPY.get(base.__qualname__)
-        elif base.__module__.partition(".")[0] == "pandas":
+        elif package == "pandas":
             found = _PANDAS.get(base.__qualname__)
         else:
             continue

@@ -18,12 +18,11 @@ from functools import cache, lru_cache
 from json import JSONDecoder, JSONEncoder
 from pickle import Pickler, loads
 from struct import pack, unpack_from
-from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from woflo import _exceptions
 from woflo._fingerprint import Undigestible, cache_key, digest
-from woflo._origin import PROJECT, origin
+from woflo._origin import PROJECT, module_of, origin
 from woflo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -267,7 +266,8 @@ class _NotingPickler(Pickler):
 
 def _note(value: Any, met: dict[int, Any]) -> None:
     kind = type(value)
-    code = value if kind is FunctionType or issubclass(kind, type) else kind
+    is_named = "__qualname__" in kind.__dict__  # its values have names of their own: a kind of function, of C code too
+    code = value if is_named or issubclass(kind, type) else kind
     met[id(code)] = code
 
 
@@ -332,8 +332,7 @@ def _stamp(met: Iterable[Any]) -> str:
 
 
 def _is_projects(code: Any) -> bool:
-    module = getattr(code, "__module__", None)
-    return isinstance(module, str) and origin(module) == PROJECT
+    return origin(module_of(code)) == PROJECT
 
 
 def _code_digest(code: Any) -> bytes:

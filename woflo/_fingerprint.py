@@ -42,7 +42,7 @@ from woflo._merkle import (
     plain,
     sequence,
 )
-from woflo._origin import PROJECT, origin
+from woflo._origin import PROJECT, module_of, origin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def expand(value: Any, code: Expand | None = None) -> Expansion:
 def _way(kind: type) -> Expand:
     """How to expand values of a class that is met for the first time."""
     found = _choose(kind)
-    if origin(kind.__module__) != PROJECT:  # the project's may be made anew at every call
+    if origin(module_of(kind)) != PROJECT:  # the project's may be made anew at every call
         _KNOWN[kind] = found
     return found
 
@@ -142,8 +142,9 @@ def _choose(kind: type) -> Expand:
     if issubclass(kind, type):
         return _is_code
     for base in kind.__mro__:
-        found = _BY_NAME.get((base.__module__, base.__qualname__))
-        if found is None and base.__module__.partition(".")[0] in {"numpy", "pandas"}:
+        module = module_of(base)
+        found = _BY_NAME.get((module, base.__qualname__))
+        if found is None and module.partition(".")[0] in {"numpy", "pandas"}:
             from woflo import _arrays
 
             found = _arrays.way(kind)
@@ -156,8 +157,8 @@ def _choose(kind: type) -> Expand:
 
 
 def _code(value: Any) -> Expansion:
-    if isinstance(value, type) and origin(value.__module__) != PROJECT:
-        return named(value.__module__, value.__qualname__)
+    if isinstance(value, type) and origin(module_of(value)) != PROJECT:
+        return named(module_of(value), value.__qualname__)
     from woflo import _code
 
     return _code.as_value(value)

@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-__all__ = ["PACKAGE", "PROJECT", "PYTHON", "compiled_file", "file_of", "origin", "python_version", "version_of"]
+__all__ = [
+    "PACKAGE",
+    "PROJECT",
+    "PYTHON",
+    "compiled_file",
+    "file_of",
+    "module_of",
+    "origin",
+    "python_version",
+    "version_of",
+]
 
 PROJECT, PACKAGE, PYTHON = "project", "package", "Python"
 
@@ -35,11 +45,17 @@ def origin(module: str) -> str:
     return known
 
 
+def module_of(code: object) -> str:
+    """The name of the module of a class or function; empty where it can't be told, as of some classes of C code."""
+    module = getattr(code, "__module__", None)
+    return module if isinstance(module, str) else ""
+
+
 def _origin(module: str) -> str:
     if module in {"__main__", "__mp_main__"}:
         return PROJECT
     root = module.partition(".")[0]
-    if root == "woflo":
+    if not root or root == "woflo" or root.startswith("_cython_"):  # the module of what Cython's functions are made of
         return PACKAGE
     found = sys.modules.get(module) or sys.modules.get(root)
     path = _path(found) if found is not None else _path_on_disk(root)
