@@ -46,16 +46,16 @@ def origin(module: str) -> str:
 
 
 def module_of(code: object) -> str:
-    """The name of the module of a class or function; empty where it can't be told, as of some classes of C code."""
+    """The name of the module of a class or function; where it can't be told, as of some classes of C code, `builtins`."""
     module = getattr(code, "__module__", None)
-    return module if isinstance(module, str) else ""
+    return module if isinstance(module, str) else "builtins"
 
 
 def _origin(module: str) -> str:
     if module in {"__main__", "__mp_main__"}:
         return PROJECT
     root = module.partition(".")[0]
-    if not root or root == "woflo" or root.startswith("_cython_"):  # the module of what Cython's functions are made of
+    if root == "woflo" or root.startswith("_cython_"):  # the module of what Cython's functions are made of
         return PACKAGE
     found = sys.modules.get(module) or sys.modules.get(root)
     path = _path(found) if found is not None else _path_on_disk(root)
