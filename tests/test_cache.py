@@ -667,3 +667,28 @@ def test_decorating_opens_nothing(tmp_path, monkeypatch):
     one = task(noted, cache=tmp_path / "store", runner=SequentialTaskRun)
     assert not one.cached(1, 1)
     assert not (tmp_path / "store").exists()
+
+
+class Live:
+    def __init__(self, url):
+        self.url = url
+
+    def __reduce__(self):
+        raise TypeError("a live connection")
+
+
+live, lock = Live("a"), threading.Lock()
+
+
+def test_a_global_without_a_digest_is_said(logged):
+    """That a change of a global that can't be digested isn't noticed is said once; of a lock it need not be."""
+
+    def ask():
+        with lock:
+            return live.url
+
+    one = task(ask, cache={}, runner=SequentialTaskRun)
+    one()
+    one()
+    assert logged().count("counts by its type only") == 1
+    assert "global live in tests/test_cache.py" in logged()

@@ -93,6 +93,10 @@ class BoundTask:
 
         one = self.definition
         code = code_of(one.fn)
+        if code.loose:
+            from woflo._shelf import warn_of_loose
+
+            warn_of_loose(one.name, code)
         types = {f"type {kind.name!r}": code_of(kind.predicate).digest for kind in one.product._lineage()}
         options = {name: digest(value, f"{one.name}.{name}").hex() for name, value in self.options.items()}
         return cache_key(code.digest, *flat(types)), {**code.parts, **types}, options

@@ -24,7 +24,7 @@ from woflo import _exceptions, _lease, _notify, events
 from woflo._code import code_of
 from woflo._fingerprint import Undigestible, cache_key, digest
 from woflo._rebuild import Decision, Facts, Recipe, traces
-from woflo._shelf import trace_of
+from woflo._shelf import trace_of, warn_of_loose
 from woflo.directory import Directory
 from woflo.errors import StoreError, UsageError
 from woflo.result import Ok
@@ -208,6 +208,8 @@ class Keeper:
             self._bound = bound = memory.bind(task.fn, args, kwargs)
             values = digest(tuple(bound.values()))
             self._code = code = self._code_now()
+            if code.loose:
+                warn_of_loose(task.name, code)
         except Undigestible as error:
             self.obstacle = f"{error}"
             memory.warn("argument", f"{task.name} is not remembered for such a call, and runs: {error}")

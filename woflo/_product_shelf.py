@@ -21,6 +21,7 @@ from woflo._fingerprint import Undigestible, cache_key, digest
 from woflo._identity import WorkflowConfig, fields_of, identity_of, methods_of, parts_of
 from woflo._products import WorkflowProducts
 from woflo._rebuild import Decision, Facts, Recipe, exists, traces
+from woflo._shelf import warn_of_loose
 from woflo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ class ProductShelf:
     def _read(self, step: WorkflowStep) -> None:
         try:
             code = code_of(step.fn)
+            if code.loose:
+                warn_of_loose(step.name, code)
             self._codes[step] = _before.get(code.digest, code)
         except Undigestible as error:
             self._codes[step] = None

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from woflo._build import Step
+    from woflo._code import Code
     from woflo._rebuild import Recipe
     from woflo.store import Store
 
-__all__ = ["StoreShelf", "trace_of"]
+__all__ = ["StoreShelf", "trace_of", "warn_of_change", "warn_of_loose"]
 
 _VERSIONS = {"python": ".".join(map(str, sys.version_info[:3])), "platform": sys.platform}
 
@@ -116,6 +117,21 @@ class StoreShelf:
         if step.name not in self._told:
             self._told.add(step.name)
             events.warn(f"{step.name}: {what!r} is not kept, and will be made again when it is wanted: {error}")
+
+
+# What a program holds in its globals and no result follows from.
+_HARMLESS = ("(logging.", "(loguru.", "(_thread.", "(threading.")
+_warned: set[str] = set()  # of code, in this process
+
+
+def warn_of_loose(name: str, code: Code) -> None:
+    """Say once of what a task or step refers to that it can't be digested, and that a change of it isn't noticed."""
+    for part in code.loose:
+        if part not in _warned and not any(kind in part for kind in _HARMLESS):
+            _warned.add(part)
+            events.warn(
+                f"{name}: {part} has no digest and counts by its type only: another one is not noticed; an argument would be"
+            )
 
 
 def warn_of_change(step: str, name: str) -> None:

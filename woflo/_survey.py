@@ -136,6 +136,8 @@ class Survey:
 
     def _outside(self, module: str) -> bool:
         """Whether a module is not the project's; then its version counts, and of a compiled one of the project its file."""
+        if not module:  # made by exec, without a name: the program's own
+            return False
         known = self._elsewhere.get(module)
         if known is None:
             whose = origin(module)
