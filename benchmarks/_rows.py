@@ -238,6 +238,54 @@ ROWS = (
         (Goal("woflo", 10, "absolute"),), size=100_000, quick=3_000, repeat=3,
     ),
     Row(
+        "3", "fresh process by way of a zygote", "µs", "processes", "together",
+        names("Process forkserver", "woflo zygote", "Process spawn", "woflo"),
+        (Goal("woflo zygote", 0.14, of="Process forkserver"),), "Process forkserver", size=50, quick=10, repeat=3,
+    ),
+    Row(
+        "3g", "… in a process that holds 1 GB", "µs", "processes", "large",
+        names("Process forkserver", "woflo zygote", "woflo"),
+        (Goal("woflo zygote", 0.14, of="Process forkserver"),), "Process forkserver", size=50, quick=10, repeat=3,
+    ),
+    Row(
+        "4", "warm pool, no-ops submitted one by one, then collected", "µs", "pools", "noops",
+        names("woflo task", "mp.Pool", "PPE", "pebble", "loky", "mpire", "ray"),
+        (Goal("woflo task", 0.10, of="mp.Pool"),), "mp.Pool", size=10_000, quick=1_000,
+    ),
+    Row(
+        "4b", "… 10 tasks of 100 ms ahead of 990 no-ops", "ms", "pools", "guard", names("woflo", "mp.Pool", "PPE"),
+        (Goal("woflo", 1.0, of="mp.Pool"),), "mp.Pool", size=990, quick=990, repeat=3,
+    ),
+    Row(
+        "4c", "… a lone call begins, nobody waiting, 95th of 100", "µs", "pools", "lone", names("woflo", "mp.Pool", "PPE"),
+        (Goal("woflo", 200, "absolute"),), "mp.Pool", size=100, quick=30,
+    ),
+    Row(
+        "5", "warm pool, tasks of 50 µs", "µs", "pools", "short", names("ideal", "woflo", "mp.Pool", "PPE"),
+        (Goal("woflo", 1.10, of="ideal"),), "ideal", size=10_000, quick=1_000,
+    ),
+    Row(
+        "7", "idle warm pool, submit to result", "µs", "pools", "latency",
+        names("raw", "woflo", "mp.Pool", "pebble", "PPE", "loky", "ray"),
+        (Goal("woflo", 0.22, of="mp.Pool"),), "mp.Pool", size=1_000, quick=100,
+    ),
+    Row(
+        "8", "pool, start to first result (memory in the note)", "ms", "pools", "start",
+        names("raw", "woflo", "PPE", "mp.Pool", "pebble", "loky"), (Goal("woflo", 1.0, of="PPE"),), "PPE",
+    ),
+    Row(
+        "9w", "stop a busy warm worker (next result in the note)", "ms", "pools", "stop", names("raw", "woflo", "pebble"),
+        (Goal("woflo", 1.5, of="raw"),), "raw", size=20, quick=5,
+    ),
+    Row(
+        "17", "an array of 250 MB to a fresh process, doubled, and back", "s", "pools", "fresh_arrays",
+        names("memfd", "woflo", "pebble", "PPE"), (Goal("woflo", 1.3, of="memfd"),), "memfd", size=250, quick=10, repeat=3,
+    ),
+    Row(
+        "18", "an array of 250 MB to a warm worker, doubled, and back", "s", "pools", "arrays",
+        names("woflo", "mp.Pool", "PPE", "loky", "ray"), (Goal("woflo", 0.5, of="ray"),), "woflo", size=250, quick=10, repeat=3,
+    ),
+    Row(
         "22", "import over bare Python", "ms", "startup", "imports",
         names("bare", "woflo", "woflo 0.8", "Process", "mp.Pool", "pebble", "loky", "joblib"),
         (Goal("woflo", 12, "more", of="bare"),), "bare", size=9, quick=3,

@@ -213,6 +213,24 @@ def woflo_spawn():
     return ours().task(noop, runner=spawned), lambda run: run.get_result(), no_close
 
 
+def woflo_zygote():
+    runners = (ours(), peer("woflo.runners.multiprocess"))[1]
+    small = runners.MultiprocessTaskRun.using(process_type=runners.ForkServerProcess)
+    return ours().task(noop, runner=small), lambda run: run.get_result(), no_close
+
+
+def stdlib_forkserver():
+    return process_and_pipe(import_module("multiprocessing").get_context("forkserver"))
+
+
+def large(contestant: str, count: int) -> tuple[float, str]:
+    """`together` in a process that holds a gigabyte of ordinary memory."""
+    held = bytearray(1 << 30)
+    for at in range(0, len(held), 4096):
+        held[at] = 1
+    return together(contestant, count)
+
+
 CONTESTANTS = {
     "raw": raw,
     "raw all": raw_all,
@@ -226,5 +244,7 @@ CONTESTANTS = {
     "pebble pool": pebble_pool,
     "Process spawn": stdlib_spawn,
     "woflo spawn": woflo_spawn,
+    "woflo zygote": woflo_zygote,
+    "Process forkserver": stdlib_forkserver,
 }
 COUNTED = frozenset({"raw", "raw all", "raw bare", "woflo", "woflo 0.8", "Process", "multiprocess"})  # reap as they go

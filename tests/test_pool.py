@@ -6,6 +6,7 @@ import contextvars
 import functools
 import gc
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -249,6 +250,12 @@ def test_large_arguments_and_results():
     give_it = make(give)
     for size in (1_000, 40_000, 65_536, 100_000, 3_000_000):
         assert give_it(b"x" * size).get_result(timeout=PATIENCE) == b"x" * size
+    runs = [give_it(bytes([n]) * 200_000) for n in range(40)]
+    assert values(runs) == [bytes([n]) * 200_000 for n in range(40)]
+    some = make(lambda n: bytes([n % 251]) * (100_000 if n % 7 == 0 else 10))
+    assert [len(value) for value in values([some(n) for n in range(300)])] == [
+        100_000 if n % 7 == 0 else 10 for n in range(300)
+    ]
     many = make(lambda n: bytes([n % 251]) * 3000)
     assert values([many(n) for n in range(500)]) == [bytes([n % 251]) * 3000 for n in range(500)]
 
@@ -509,6 +516,10 @@ def fingerprint():
         "timer": signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0),
         "mask": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
         "traced": sys.gettrace() is not None,
+        "interpreter": (sys.getswitchinterval(), gc.isenabled(), threading.stack_size()),
+        "nice": os.nice(0),
+        "limit": resource.getrlimit(resource.RLIMIT_NOFILE),
+        "descriptors": [os.fstat(fd).st_ino for fd in (0, 1, 2)],
         "draw": random.random(),
     }
 
@@ -543,12 +554,19 @@ def leave(what):
         "mask": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2]),
         "traced": lambda: sys.settrace(lambda *_: None),
         "random": lambda: None,
+        "interval": lambda: sys.setswitchinterval(0.5),
+        "collector": gc.disable,
+        "stack": lambda: threading.stack_size(1 << 20),
+        "nice": lambda: os.nice(1),
+        "limit": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100)),
+        "descriptors": lambda: os.dup2(os.open("/", os.O_RDONLY), 1),
+        "closed": sys.stdout.close,
     }[what]()
 
 
 LEFT = [
     "folder", "umask", "handlers", "term", "recursion", "stdout", "stderr", "environment", "path", "locale", "timer", "mask",
-    "traced", "random",
+    "traced", "random", "interval", "collector", "stack", "nice", "limit", "descriptors", "closed",
 ]  # fmt: skip
 
 
@@ -713,3 +731,140 @@ def test_chosen_by_the_environment():
     code = "import woflo; run = woflo.task(len)('abc'); print(type(run).__name__, run.get_result())"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout == "PoolTaskRun 3\n", done.stderr
+
+
+# Large buffers.
+
+numpy = pytest.importorskip("numpy")
+
+
+def add_one(array):
+    return array + 1
+
+
+def double_in_place(array):
+    array *= 2
+    return array
+
+
+def ends(array):
+    return float(array[0]), float(array[-1]), array.flags.writeable
+
+
+_stashed = []
+
+
+def stash(array):
+    _stashed.append(array)
+    return array
+
+
+def stashed():
+    return [float(array[0]) for array in _stashed]
+
+
+def fill(size, value):
+    return numpy.full(size, value)
+
+
+def two(array):
+    return {"same": array, "other": numpy.arange(50_000.0), "text": "x" * 5000, "list": [array[:1].copy()] * 3}
+
+
+@pytest.mark.parametrize("size", [100, 8_192, 100_000, 3_000_001])
+def test_arrays_go_both_ways(size):
+    """An array of any size arrives as it is, can be written to there and here, and the caller's isn't touched."""
+    array = numpy.arange(float(size))
+    for fn, expected in ((add_one, array + 1), (double_in_place, array * 2)):
+        call = make(fn)
+        for _ in range(4):
+            result = call(array).get_result(timeout=PATIENCE)
+            assert (result == expected).all()
+            result[:] = -1
+    assert make(ends)(array).get_result(timeout=PATIENCE) == (0.0, size - 1.0, True)
+    assert (array == numpy.arange(float(size))).all()
+
+
+@pytest.mark.usefixtures("warm")
+def test_results_that_are_kept_stay_as_they_are():
+    """A result's memory isn't used again while anything looks at it, a slice too; afterwards it is."""
+    call = make(fill, PoolTaskRun.using(workers=2))
+    kept = [call(50_000, value).get_result(timeout=PATIENCE) for value in range(10)]
+    slices = [array[10:20] for array in kept]
+    assert [int(array[-1]) for array in kept] == list(range(10))
+    del kept
+    more = [call(50_000, 99).get_result(timeout=PATIENCE) for _ in range(10)]
+    assert [int(part[0]) for part in slices] == list(range(10))
+    del more, slices
+    pool = call.runner._pool
+    arenas = len(pool._arenas)
+    for value in range(50):
+        assert call(50_000, value).get_result(timeout=PATIENCE)[0] == value
+    assert len(pool._arenas) == arenas
+
+
+@pytest.mark.usefixtures("warm")
+def test_what_a_task_keeps_of_its_arguments_is_its_own():
+    """An argument that a task puts aside isn't overwritten by the next call's, nor by what the caller does to the result."""
+    runner = PoolTaskRun.using(workers=1)
+    keep, look, pass_on = make(stash, runner), make(stashed, runner), make(add_one, runner)
+    for value in range(4):
+        result = keep(numpy.full(20_000, float(value))).get_result(timeout=PATIENCE)
+        result[:] = -5
+        pass_on(numpy.full(20_000, 77.0)).get_result(timeout=PATIENCE)
+    assert look().get_result(timeout=PATIENCE) == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_large_buffers_beside_other_things():
+    """Several buffers, some from the argument itself, among small things."""
+    call = make(two)
+    for value in range(5):
+        result = call(numpy.full(30_000, float(value))).get_result(timeout=PATIENCE)
+        assert result["same"][-1] == value
+        assert result["other"][-1] == 49_999
+        assert result["text"] == "x" * 5000
+        assert [float(one[0]) for one in result["list"]] == [value] * 3
+
+
+def test_an_attempt_gets_the_arguments_as_they_were(tmp_path):
+    """A further attempt sees nothing of what the one before did to its array."""
+    ledger = Ledger(tmp_path / "ledger")
+
+    def spoil(array):
+        ledger.add(str(float(array[0])))
+        array[:] = 9
+        if len(ledger.lines()) < 3:
+            raise ValueError
+        return float(array[0])
+
+    assert make(spoil, retries=2)(numpy.zeros(50_000)).get_result(timeout=PATIENCE) == 9
+    assert ledger.lines() == ["0.0"] * 3
+
+
+def test_a_process_that_is_forked_has_its_own_copy_of_a_result():
+    """What a forked process writes to a result doesn't reach its parent."""
+    array = make(fill)(50_000, 3.0).get_result(timeout=PATIENCE)
+    child = os.fork()
+    if child == 0:
+        array[:] = 8
+        os._exit(int(array[0]))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 8
+    assert array[0] == 3.0
+
+
+def test_a_death_with_an_array(tmp_path):
+    """A worker that dies with an array in hand costs that run; its memory isn't used again."""
+    started, release = Flag(tmp_path / "started"), Flag(tmp_path / "release")
+
+    def holding(array):
+        hold(started, release)
+        return array
+
+    call = make(holding)
+    run = call(numpy.zeros(100_000))
+    started.wait()
+    until(lambda: run.state == "running")
+    os.kill(run.pid, signal.SIGKILL)
+    assert isinstance(run.outcome(timeout=PATIENCE), woflo.WorkerFailure)
+    release.set()
+    assert call(numpy.ones(100_000)).get_result(timeout=PATIENCE)[5] == 1

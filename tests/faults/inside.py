@@ -48,7 +48,7 @@ from woflo import (
 
 DIRECTORY = os.environ["FAULTS_DIRECTORY"]
 RUNNER_NAME = os.environ["FAULTS_RUNNER"]
-IS_PROCESS = RUNNER_NAME in ("fork", "spawn")
+IS_PROCESS = RUNNER_NAME in ("fork", "spawn", "pool")
 LIMIT = 20.0
 """Seconds: the end of every wait inside a case; the harness ends it later still."""
 
@@ -64,6 +64,8 @@ def runner_class(name):
         return runners.ThreadTaskRun
     if name == "async":
         return runners.AsyncTaskRun
+    if name == "pool":
+        return runners.PoolTaskRun.using(workers=8)
     from woflo.runners.multiprocess import ForkProcess, MultiprocessTaskRun, SpawnProcess
 
     kinds = {"fork": ForkProcess, "spawn": SpawnProcess}
@@ -321,6 +323,8 @@ def limited(count):
     """The case's runner with `max_running`; its pipe is counted as there from the start."""
     from woflo.runners import _tree
 
+    if RUNNER_NAME == "pool":
+        return RUNNER.using(workers=count)
     narrow = RUNNER.using(max_running=count)
     if IS_PROCESS:
         _tree.slots_of(narrow)
@@ -350,6 +354,10 @@ def _begin():
         from woflo.runners import asynchronous, thread
 
         thread._IDLE_SECONDS = asynchronous._IDLE_SECONDS = 0.05
+    if RUNNER_NAME == "pool":
+        from woflo.runners import _pool
+
+        _pool._IDLE_SECONDS = 0.05
     BEFORE = inventory()
 
 

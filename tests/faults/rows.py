@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
-RUNNERS = ("sequential", "thread", "async", "fork", "spawn")
+RUNNERS = ("sequential", "thread", "async", "fork", "spawn", "pool")
 HERE = ("sequential", "thread", "async")
-PROCESSES = ("fork", "spawn")
-CONCURRENT = ("thread", "async", "fork", "spawn")
+PROCESSES = ("fork", "spawn", "pool")
+CONCURRENT = ("thread", "async", "fork", "spawn", "pool")
 
 ONE_PROCESS = "the task lives in the caller's process, which this ends or changes as a whole"
 NO_BOUNDARY = "nothing is pickled: arguments and results stay in the process"
@@ -30,6 +30,19 @@ IN_THE_CALL = "the call returns when the run has ended: nothing is running, pend
 OWN_CHILDREN = "the task's own children are children of the program itself, which looks after them"
 CALLERS_STDIO = "the task shares the program's own stdio, on purpose"
 ONCE = "says nothing about runners: tested once, under fork"
+
+
+CAMPAIGN = "a warm worker sends no frames; what it publishes and where it dies is tests/test_pool_faults.py's campaign"
+OWN_STATE = "what a task keeps in its module stays with a warm worker, and ends when another task overwrites it"
+NOT_POOL = {
+    "kill-before-body": CAMPAIGN,
+    "kill-mid-send": CAMPAIGN,
+    "kill-after-send": CAMPAIGN,
+    "closed-descriptors": "a result needs no descriptor; the worker is replaced: tests/test_pool.py",
+    "exit-codes": "tests/test_pool.py; there is no channel that a task could close",
+    "evil-del": OWN_STATE,
+}
+"""Rows that concern processes and that a warm worker answers in its own way."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,11 @@ def _row(
 ) -> Row:
     others = [runner for runner in RUNNERS if runner not in runners]
     reasons = dict.fromkeys(others, why_not) if isinstance(why_not, str) else dict(why_not)
+    if key in NOT_POOL:
+        runners = [runner for runner in runners if runner != "pool"]
+        reasons["pool"] = NOT_POOL[key]
+    elif "pool" in others:
+        reasons.setdefault("pool", reasons.get("spawn", ""))
     return Row(key, fault, wants, tuple(runners), reasons)
 
 

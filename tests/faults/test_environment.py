@@ -63,13 +63,17 @@ NO_SCRIPT = """
 import os, sys
 from woflo import task
 from woflo.runners.multiprocess import ForkProcess, MultiprocessTaskRun, SpawnProcess
-kind = {"fork": ForkProcess, "spawn": SpawnProcess}[os.environ["FAULTS_RUNNER"]]
+if os.environ["FAULTS_RUNNER"] == "pool":
+    from woflo.runners import PoolTaskRun as runner
+else:
+    kind = {"fork": ForkProcess, "spawn": SpawnProcess}[os.environ["FAULTS_RUNNER"]]
+    runner = MultiprocessTaskRun.using(process_type=kind)
 FACTOR = 2
 
 def twice(x):
     return FACTOR * x
 
-@task(runner=MultiprocessTaskRun.using(process_type=kind))
+@task(runner=runner)
 def double(x):
     return twice(x)
 

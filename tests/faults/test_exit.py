@@ -48,7 +48,7 @@ if RUNNER_NAME != "sequential":
     if IS_PROCESS:
         await_ledger("start stopped")
     stopped.stop(grace=1.0, wait=False)
-if RUNNER_NAME in ("fork", "spawn"):
+if IS_PROCESS:
     narrow = limited(1)
     queued = [body.options(runner=narrow)(f"queued{number}", 0.05) for number in range(3)]
 """

@@ -290,7 +290,7 @@ for name, run in runs.items():
         if isinstance(user, ExceptionStandIn):
             assert user.type_name.endswith(class_name), f"stands for {user.type_name}"
             assert text in user.message, f"message {user.message!r}"
-            assert RUNNER_NAME in ("fork", "spawn"), "a stand-in without a boundary"
+            assert IS_PROCESS, "a stand-in without a boundary"
         else:
             if RUNNER_NAME == "async" and name == "stop iteration":
                 class_name = "RuntimeError"  # what Python makes of it in a coroutine
@@ -471,7 +471,7 @@ def test_base_exceptions(run_case, runner):
             same(type(failure.__cause__).__name__, type(make()).__name__)
             same(lines().count(kind), 1)
             assert type(make()).__name__ in str(failure) + failure.traceback, str(failure)
-        if RUNNER_NAME in ("fork", "spawn"):
+        if IS_PROCESS:
             leave = job(lambda: sys.exit("said and gone"))()
             same(error_of(leave, TaskFailure).__cause__.code, "said and gone")
         stop = error_of(job(lambda: next(iter(())))(), RuntimeError if RUNNER_NAME == "async" else TaskFailure)
@@ -683,7 +683,7 @@ def test_deeply_nested_result(run_case, runner):
             run = nest(depth)
             answer = run.get_result(timeout=LIMIT, raise_exceptions=False)
             if isinstance(answer, BaseException):
-                assert RUNNER_NAME in ("fork", "spawn")
+                assert IS_PROCESS
                 assert not isinstance(answer, WorkerFailure) or answer.signal is None, answer
                 assert depth > 100, answer
                 assert "recursion" in str(answer).lower() or "nest" in str(answer).lower(), answer

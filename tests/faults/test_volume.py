@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .rows import PROCESSES, RUNNERS, covers
 
-COUNTS = {"sequential": 100_000, "thread": 100_000, "async": 20_000, "fork": 2_000, "spawn": 40}
+COUNTS = {"sequential": 100_000, "thread": 100_000, "async": 20_000, "fork": 2_000, "spawn": 40, "pool": 50_000}
 
 
 @covers("volume-dropped")

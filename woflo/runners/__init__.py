@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from woflo.runners.asynchronous import AsyncTaskRun
     from woflo.runners.base import BaseTaskRun
     from woflo.runners.executor import ExecutorTaskRun
-    from woflo.runners.multiprocess import ForkProcess, MultiprocessTaskRun, SpawnProcess
+    from woflo.runners.multiprocess import ForkProcess, ForkServerProcess, MultiprocessTaskRun, SpawnProcess
     from woflo.runners.pool import PoolTaskRun
     from woflo.runners.sequential import SequentialTaskRun
     from woflo.runners.thread import ThreadTaskRun
@@ -17,6 +17,7 @@ __all__ = [
     "BaseTaskRun",
     "ExecutorTaskRun",
     "ForkProcess",
+    "ForkServerProcess",
     "MultiprocessTaskRun",
     "PoolTaskRun",
     "SequentialTaskRun",
@@ -29,6 +30,7 @@ _MODULES = {
     "BaseTaskRun": "base",
     "ExecutorTaskRun": "executor",
     "ForkProcess": "multiprocess",
+    "ForkServerProcess": "multiprocess",
     "MultiprocessTaskRun": "multiprocess",
     "PoolTaskRun": "pool",
     "SequentialTaskRun": "sequential",

@@ -13,6 +13,7 @@ import os
 import sys
 from _thread import _count as thread_count
 from _thread import get_ident
+from time import monotonic
 
 from woflo.runners import _attempt, _poller, _process, _shipping, _tree
 
@@ -31,6 +32,9 @@ _KNOWN = sys.stdlib_module_names | {"IPython", "ipykernel", "loguru", "tornado",
 _handlers: list[Any] = []  # of those, as they were when they were last looked at
 _signals: list[int] = []  # that had a Python handler then
 _threads_named = False
+_price_named = False
+_SLOW_FORK_SECONDS = 0.02  # of the parent; an ordinary one takes half a millisecond
+_LARGE_BYTES = 512 << 20  # resident: from here on the parent's memory is what a slow fork is about
 _modules = 0  # how many were loaded when they were last looked at
 _libraries: list[str] = []  # those that want to be told of a fork
 
@@ -275,15 +279,16 @@ def loud(mask: set[Any]) -> None:
         _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
 
 
-def launch(run: Any, slots: Slots, token: bytes, mask: set[Any], signals: list[int]) -> Worker:
+def launch(  # noqa: PLR0915 - all in one piece: every function called between two forks costs page faults
+    run: Any, slots: Slots, token: bytes, mask: set[Any], signals: list[int]
+) -> Worker:
     """Start a worker for a run's attempt. Needs the supervisor's lock, and quiet.
 
     Raises:
         OSError: no process or descriptor is to be had now.
     """
-    # all in one piece: every function called between two forks costs page faults
     if run._spawns:
-        return _spawn(run, slots, token, mask)
+        return (run._starter or _spawn)(run, slots, token, mask)
     threads = thread_count()
     if threads:
         _name_the_risk()
@@ -301,6 +306,7 @@ def launch(run: Any, slots: Slots, token: bytes, mask: set[Any], signals: list[i
     try:
         ours.setblocking(False)
         _process.forking = True
+        begin = monotonic()
         try:
             try:
                 pid = os.fork()
@@ -321,6 +327,8 @@ def launch(run: Any, slots: Slots, token: bytes, mask: set[Any], signals: list[i
         raise
     finally:
         theirs.close()
+    if monotonic() - begin > _SLOW_FORK_SECONDS:
+        _name_the_price()
     worker = Worker(run, pid, ours, slots, token)
     try:
         worker.process_key = _watch_process(pid)
@@ -338,6 +346,33 @@ def _undo(pid: int, channel: Any) -> None:
         os.kill(pid, _signal.SIGKILL)
         os.waitpid(pid, 0)
     channel.close()
+
+
+def _name_the_price() -> None:
+    """Say once that forking has become expensive because this process is large, and what the cure is."""
+    global _price_named
+    if _price_named:
+        return
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # another system
+        return
+    if resident < _LARGE_BYTES:  # a busy machine
+        return
+    _price_named = True
+    text = (
+        f"each run forks this process, which holds {resident / 2**30:.1f} GiB: that takes about "
+        f"{31 * resident / 2**30:.0f} ms a run. runner=MultiprocessTaskRun.using(process_type=ForkServerProcess) doesn't pay "
+        "for it, nor does PoolTaskRun"
+    )
+
+    def warn() -> None:
+        from woflo import events
+
+        events.warn(text)
+
+    _process.news.append(warn)
 
 
 def _flush() -> None:
@@ -414,9 +449,40 @@ def _name_the_risk() -> None:
     _process.news.append(warn)
 
 
-def _spawn(run: Any, slots: Slots, token: bytes, mask: set[Any]) -> Worker:
+def _parcel(run: Any, mask: set[Any]) -> tuple[int, dict[str, Any]]:
+    """A memfd with what a spawned worker needs to know, and the part of it that is about this process."""
     import pickle
 
+    trackers = {}
+    for name in ("multiprocess", "multiprocessing"):
+        module = sys.modules.get(name + ".resource_tracker")
+        fd = getattr(getattr(module, "_resource_tracker", None), "_fd", None)
+        if fd is not None:
+            trackers[name] = fd
+    keys = {
+        name: bytes(sys.modules[name + ".process"].current_process().authkey)
+        for name in ("multiprocess", "multiprocessing")
+        if name + ".process" in sys.modules
+    }
+    settings = {
+        "argv": sys.argv,
+        "keys": keys,
+        "trackers": trackers,
+        "attempt": run.attempt,
+        "mask": {int(number) for number in mask},
+    }
+    parcel = _shipping._memory_file()
+    try:
+        with open(parcel, "wb", closefd=False) as file:
+            pickle.dump((settings, run._parcel.data), file, 5)
+        os.lseek(parcel, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(parcel)
+        raise
+    return parcel, settings
+
+
+def _spawn(run: Any, slots: Slots, token: bytes, mask: set[Any]) -> Worker:
     from multiprocess import spawn, util
 
     if not thread_count():
@@ -425,28 +491,7 @@ def _spawn(run: Any, slots: Slots, token: bytes, mask: set[Any]) -> Worker:
     parcel = -1
     try:
         ours.setblocking(False)
-        trackers = {}
-        for name in ("multiprocess", "multiprocessing"):
-            module = sys.modules.get(name + ".resource_tracker")
-            fd = getattr(getattr(module, "_resource_tracker", None), "_fd", None)
-            if fd is not None:
-                trackers[name] = fd
-        keys = {
-            name: bytes(sys.modules[name + ".process"].current_process().authkey)
-            for name in ("multiprocess", "multiprocessing")
-            if name + ".process" in sys.modules
-        }
-        settings = {
-            "argv": sys.argv,
-            "keys": keys,
-            "trackers": trackers,
-            "attempt": run.attempt,
-            "mask": {int(number) for number in mask},
-        }
-        parcel = _shipping._memory_file()
-        with open(parcel, "wb", closefd=False) as file:
-            pickle.dump((settings, run._parcel.data), file, 5)
-        os.lseek(parcel, 0, os.SEEK_SET)
+        parcel, settings = _parcel(run, mask)
         tree = _tree.tree_slots()
         tokens = (tree.size, tree.reader, tree.writer)
         code = (
@@ -454,7 +499,9 @@ def _spawn(run: Any, slots: Slots, token: bytes, mask: set[Any]) -> Worker:
             f"spawned({theirs.fileno()}, {parcel}, {os.getpid()}, {tokens!r}, {bool(token) and tree is slots!r})"
         )
         command = [spawn.get_executable(), *util._args_from_interpreter_flags(), "-c", code]
-        passed = [theirs.fileno(), parcel, tree.reader, tree.writer, *trackers.values(), *run._parcel.fds]
+        passed = [
+            theirs.fileno(), parcel, tree.reader, tree.writer, *settings["trackers"].values(), *run._parcel.fds
+        ]  # fmt: skip
         pid = util.spawnv_passfds(spawn.get_executable(), command, passed)
     except BaseException:
         ours.close()
@@ -463,9 +510,13 @@ def _spawn(run: Any, slots: Slots, token: bytes, mask: set[Any]) -> Worker:
         theirs.close()
         if parcel >= 0:
             os.close(parcel)
-    worker = Worker(run, pid, ours, slots, token)
+    return _watched(Worker(run, pid, ours, slots, token))
+
+
+def _watched(worker: Worker) -> Worker:
+    """A worker that can be watched; one that can't must not live."""
     try:
-        worker.process_key = _poller.watch_process(pid)
+        worker.process_key = _poller.watch_process(worker.pid)
     except ProcessLookupError:  # it has ended, and the application has reaped it: what it sent still counts
         worker.gone = True
     except OSError:

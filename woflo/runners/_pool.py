@@ -37,6 +37,7 @@ from marshal import dumps as dumps_plain
 from time import monotonic_ns
 from weakref import ref
 
+from woflo import _exceptions, _notify
 from woflo.result import Ok, WorkerFailure
 from woflo.runners import _launch, _poller, _pool_worker, _process, _ring, _shipping, _supervisor, _waiters
 from woflo.runners._ring import (
@@ -77,7 +78,7 @@ _FUNCTIONS = 4_000  # known at once; what is called beyond that carries its func
 class Function:
     """A task as the pool knows it: where its pickle lies, and how long its calls take."""
 
-    __slots__ = ("alone", "calls", "mean_ns", "number", "pool", "task")
+    __slots__ = ("alone", "bulky", "calls", "mean_ns", "number", "pool", "straight", "task")
 
     def __init__(self, pool: Pool, number: int, task: Any) -> None:
         self.pool = pool
@@ -85,6 +86,8 @@ class Function:
         self.task = task  # a weak reference
         self.calls = 0  # measured
         self.mean_ns = 0
+        self.straight = False  # its calls need nothing but to be staged
+        self.bulky = 0  # how large its last large result was, bytes
         self.alone = False  # it leaves its worker's state changed: never together with others
 
     def short(self) -> bool:
@@ -121,7 +124,7 @@ class Message:
 class Bundle:
     """Results that were collected and are to be told."""
 
-    __slots__ = ("begin", "data", "death", "ends", "large", "next", "pid", "runs", "since", "until")
+    __slots__ = ("begin", "data", "death", "ends", "hand", "large", "next", "runs", "since", "until")
 
     def __init__(self, runs: list[Any], ends: list[int], data: Any) -> None:
         self.runs = runs
@@ -131,7 +134,7 @@ class Bundle:
         self.next = 0  # the first that has not been told
         self.since = 0.0  # when the message was taken (monotonic, seconds)
         self.until = 0.0  # as if each call had had its share of the time
-        self.pid: int | None = None
+        self.hand: Hand | None = None  # of the worker that had them
         self.large: dict[int, tuple[int, int]] = {}  # kind and descriptor of what lies in memfds
         self.death: Any = None  # the hand and its exit status, or a failure
 
@@ -139,25 +142,34 @@ class Bundle:
 class Hand(_launch.Worker):
     """The handle on a warm worker."""
 
-    __slots__ = ("row", "stopping")
+    __slots__ = ("_sent", "row", "stopping")
 
     def __init__(self, row: int, pid: int, channel: Any) -> None:
         super().__init__(None, pid, channel, None, None)
         self.row = row
         self.stopping: Any = None  # the run that it is to be stopped for
+        self._sent: dict[tuple[int, int], tuple[int, int]] = {}  # memfds that have come and were not asked for yet
 
-    def parcels(self) -> dict[tuple[int, int], tuple[int, int]]:
-        """The memfds that it has sent: by serial and index, their kinds and descriptors."""
-        found: dict[tuple[int, int], tuple[int, int]] = {}
+    def parcels(self, serial: int, begin: int = 0, end: int = CALLS) -> dict[int, tuple[int, int]]:
+        """The memfds that it has sent for these calls of a message: by index, their kinds and descriptors."""
         while True:
             try:
                 data, ancillary, _, _ = self.channel.recvmsg(24, 64, _CLOEXEC)
             except OSError:
-                return found
+                break
             if len(data) < 24 or not ancillary:
-                return found
-            serial, index, kind = (int.from_bytes(data[at : at + 8], "little") for at in (0, 8, 16))
-            found[serial, index] = kind, int.from_bytes(ancillary[0][2][:4], sys.byteorder)
+                break
+            number, index, kind = (int.from_bytes(data[at : at + 8], "little") for at in (0, 8, 16))
+            fd = int.from_bytes(ancillary[0][2][:4], sys.byteorder)
+            self._sent[number, index] = kind, fd  # also of calls that come after these
+        wanted = [key for key in self._sent if key[0] == serial and begin <= key[1] < end]
+        return {key[1]: self._sent.pop(key) for key in wanted}
+
+    def close(self) -> None:
+        """Close what the pool holds of it."""
+        super().close()
+        while self._sent:
+            os.close(self._sent.popitem()[1][1])
 
 
 class _Errand:
@@ -183,7 +195,7 @@ class Pool:
         self._ring: Any = None  # while there are workers
         self._out: dict[int, Message] = {}  # by serial, oldest first
         self._stale: list[tuple[Message, int]] = []  # empty messages that may still be in somebody's hand
-        self._recent: deque[tuple[int, set[Function]]] = deque(maxlen=64)  # what was in the last messages
+        self._recent: deque[tuple[int, Any]] = deque(maxlen=2 * workers + 2)  # functions of the last messages
         self._free: list[int] = []
         self._hands: dict[int, Hand] = {}  # by row
         self._serial = 0
@@ -193,12 +205,16 @@ class Pool:
         self._closing = False
         self._timer: Any = None
         self._errand: Any = _Errand()
+        self._arenas: list[Any] = []  # for large buffers; lent and free ones
         self._quick = False  # whether what was sent last may go together with others
+
+    def __reduce__(self) -> Any:  # a class that has a pool may travel by value: without it
+        return type(None), ()
 
     # ------------------------------------------------------------------ calls come in
 
-    def function(self, task: Any, run: Any) -> Function:
-        """What is known of a task; its pickle is kept from its second call on.
+    def function(self, task: Any, run: Any, *, keep: bool = False) -> Function:
+        """What is known of a task; its pickle is kept from its second call on, or from now on.
 
         Raises:
             UsageError: it can't be pickled.
@@ -207,6 +223,8 @@ class Pool:
         if found is None:
             key, functions = id(task), self.functions
             found = functions[key] = Function(self, -1, ref(task, lambda _: functions.pop(key, None)))
+            if keep:
+                self._keep(found, task, run)
         elif found.number < 0 and len(self.functions) < _FUNCTIONS:
             self._keep(found, task, run)
         return found
@@ -223,6 +241,49 @@ class Pool:
                 if self._ring is not None:
                     _write_at(self._ring.functions, record, number)
                 function.number = number
+                function.straight = not function.bulky
+
+    def arena(self, size: int) -> Any:
+        """An arena with room for so many bytes, lent: one that is free, or a new one."""
+        from woflo.runners import _arena
+
+        with self.supervisor.lock:
+            free = sorted((one for one in self._arenas if one.state == _arena.FREE), key=lambda one: int(one.size))
+            for one in free:
+                if one.size >= size:
+                    one.state = _arena.LENT
+                    return one
+            for one in free:  # too small for what is wanted now
+                self.drop(one)
+            made = _arena.new(size)
+            made.state = _arena.LENT
+            self._arenas.append(made)
+            return made
+
+    def spare(self, size: int) -> Any:
+        """A free arena for a result of this size, if there is one."""
+        with self.supervisor.lock:
+            for one in self._arenas:
+                if one.state == 0 and one.size >= size:
+                    one.state = 1
+                    return one
+        return None
+
+    def adopt(self, fd: int) -> Any:
+        """An arena that a worker has made."""
+        from woflo.runners._arena import Arena
+
+        made = Arena(fd)
+        with self.supervisor.lock:
+            self._arenas.append(made)
+        return made
+
+    def drop(self, arena: Any) -> None:
+        """Don't use an arena again."""
+        with self.supervisor.lock:
+            if arena in self._arenas:
+                self._arenas.remove(arena)
+        arena.close()
 
     def advance(self) -> None:
         """Collect what there is and send what may go; called by whoever submits, in any thread."""
@@ -253,11 +314,14 @@ class Pool:
             return
         self._busy = True
         try:
-            if self._ring is not None:
+            if self._out or self._stale:
                 self._collect()
-            if not self._closing:
+            if self.staged and not self._closing:
                 self._flush()
-            self._arrange()
+            elif self.want > 1 and len(self._out) < self.workers:
+                self.want = 1
+            if self.staged or self._out or self._errand._attended:
+                self._arrange()
         finally:
             self._busy = False
 
@@ -333,18 +397,23 @@ class Pool:
         blobs: list[Any] = [run._blob for run in runs]
         first = runs[0]
         message.shown = not first._flags & NOTICE
-        parcel = -1
+        parcel = fd = -1
         try:
             for _ in runs:
                 release()
             if len(blobs[0]) > MESSAGE_BYTES:
                 parcel, blobs = _parcel(blobs[0]), []
+            elif first._flags & ARENA:
+                fd = first._arena.fd
+                blobs = [blob for blob in blobs if blob]
             attempt = first.attempt if first._flags else 1
-            packet = dumps_plain((slot, message.serial, int(not message.shown), attempt, blobs))
-            if parcel < 0:
+            flags = (0 if message.shown else _ring.NOTICE) | (_ring.CLEAN if self._quick else 0)
+            flags |= _ring.ROOM if fd >= 0 else 0
+            packet = dumps_plain((slot, message.serial, flags, attempt, blobs))
+            if parcel < 0 and fd < 0:
                 ring.sender.send(packet)
             else:
-                _send_with(ring.sender, packet, parcel)
+                _send_with(ring.sender, packet, max(parcel, fd))
         except OSError as error:
             self._give_back(message)
             del self._out[message.serial]
@@ -408,8 +477,15 @@ class Pool:
             self._give_back(message)
         del self._out[message.serial]
         self._free.append(message.slot)
-        if message.seen:
-            self._measure(message, words[at + TOOK] // message.seen)
+        runs = message.runs
+        if len(runs) == 1:
+            function = runs[0]._function
+            self._recent.append((message.serial, (function,)))
+            function.measured(words[at + TOOK])
+        elif message.seen:
+            functions = {run._function for run in runs}
+            self._recent.append((message.serial, functions))
+            self._measure(runs, functions, words[at + TOOK] // message.seen)
         row = self._ring.row(words[at + TAKEN] - 1)
         if dirty := words[row + DIRTY]:
             words[row + DIRTY] = 0
@@ -417,17 +493,15 @@ class Pool:
                 if serial == dirty:
                     for function in functions:
                         function.alone = True
-        self._recent.append((message.serial, {run._function for run in message.runs}))
 
-    def _measure(self, message: Message, nanoseconds: int) -> None:
-        """A message's calls took so long each, on average."""
-        functions = {run._function for run in message.runs[: message.seen]}
+    def _measure(self, runs: list[Any], functions: set[Function], nanoseconds: int) -> None:
+        """These calls took so long each, on average."""
         if len(functions) == 1:
-            functions.pop().measured(nanoseconds)
+            next(iter(functions)).measured(nanoseconds)
             return
-        predicted = sum(run._function.mean_ns for run in message.runs[: message.seen])
+        predicted = sum(run._function.mean_ns for run in runs)
         for function in functions:
-            function.measured(function.mean_ns * nanoseconds * message.seen // max(predicted, 1))
+            function.measured(function.mean_ns * nanoseconds * len(runs) // max(predicted, 1))
 
     def _harvest(self, message: Message) -> None:
         """Take what results of a message are public. Needs the lock."""
@@ -442,12 +516,12 @@ class Pool:
         bundle.begin = begin
         words, at = ring.words, ring.head(slot)
         hand = self._hands.get(words[at + TAKEN] - 1)
-        bundle.pid = None if hand is None else hand.pid
+        bundle.hand = hand
         bundle.since = words[at + SINCE] / 1e9
         bundle.until = bundle.since + (words[at + TOOK] or monotonic_ns() - words[at + SINCE]) / 1e9 / (seen + number)
-        if _ring.LARGE in {end & 15 for end in ends} and hand is not None:
+        if hand is not None and _ring.LARGE in {end & 15 for end in ends}:
             bundle.large = {
-                index - seen: what for (serial, index), what in hand.parcels().items() if serial == message.serial
+                index - seen: what for index, what in hand.parcels(message.serial, seen, seen + number).items()
             }
         message.seen += number
         self._bundles.append(bundle)
@@ -661,13 +735,15 @@ class Pool:
                 lost += message.runs[message.seen :]
                 del self._out[message.serial]
                 self._free.append(message.slot)
+        for arena in [one for one in self._arenas if one.holder is hand]:
+            self.drop(arena)
         del self._hands[hand.row]
         self._recall()
         hand.look_at_group()
         status = hand.reap()
         for run in lost:
             bundle = Bundle([run], [DIED], b"")
-            bundle.death, bundle.pid = (hand, status), hand.pid
+            bundle.death, bundle.hand = (hand, status), hand
             self._bundles.append(bundle)
         if unready and status == _pool_worker.NOT_READY:
             self._initializer_failed(hand)
@@ -696,7 +772,7 @@ class Pool:
 
     def _initializer_failed(self, hand: Hand) -> None:
         """No worker can be had: what waits for one fails with the reason. Needs the lock."""
-        for _, fd in hand.parcels().values():
+        for _, fd in hand.parcels(0).values():
             with open(fd, "rb") as file:
                 file.seek(0)
                 data = file.read()
@@ -704,7 +780,7 @@ class Pool:
             for run in waiting:
                 if run._result is None:
                     bundle = Bundle([run], [len(data) << 4 | _ring.FAILURE], data)
-                    bundle.pid = hand.pid
+                    bundle.hand = hand
                     self._bundles.append(bundle)
 
     def _fail_staged(self, failure: WorkerFailure) -> None:
@@ -727,6 +803,8 @@ class Pool:
         self.supervisor.guests.pop(ring.bell, None)
         self.supervisor._poller.remove(ring.bell)
         ring.close()
+        for arena in list(self._arenas):
+            self.drop(arena)
 
     # ------------------------------------------------------------------ stopping
 
@@ -790,12 +868,16 @@ class Pool:
     def _kill(self, hand: Hand, run: Any) -> None:
         """The grace is over: end the worker, if it is still at this run."""
         with self.supervisor.lock:
-            if hand.gone or run._result is not None or self._hands.get(hand.row) is not hand:
+            if hand.gone or self._hands.get(hand.row) is not hand:
                 return
-            self._ring.words[self._ring.row(hand.row) + LEAVE] = 1  # from now on it begins no other call
-            found = self._find(run)
+            row = self._ring.row(hand.row)
+            if self._ring.words[row + LEAVING]:  # it has nothing any more, but can't leave: a flush that blocks…
+                hand.signal(_signal.SIGKILL)
+                return
+            found = None if run._result is not None else self._find(run)
             if found is None:
                 return
+            self._ring.words[row + LEAVE] = 1  # from now on it begins no other call
             self._harvest(found[0])
             if found[1] >= found[0].seen:
                 hand.strays.update(_launch.strays(hand.pid))
@@ -872,6 +954,7 @@ class Pool:
         if not self.forking:
             channels.append(ring.queue)
             keys += [ring.bell, ring.functions]
+        keys += [arena.fd for arena in self._arenas if arena.fd >= 0]
         channels.append(ring.sender)
         for key in keys:
             os.close(key)
@@ -885,7 +968,8 @@ class Pool:
 
 
 CUT_SHORT, DIED, DROPPED, FAILED = 12, 13, 14, 15  # what else a bundle may tell of a run, beside the kinds of `_ring`
-ALONE, NOTICE, GONE = 1, 2, 4  # flags of a run: has a message of its own; wants to know when it begins; was stopped
+# Flags of a run: it has a message of its own; wants to know when it begins; was stopped; an arena goes with it.
+ALONE, NOTICE, GONE, ARENA = 1, 2, 4, 8
 _IDLE_SECONDS = 10.0  # a worker without work ends after this; starting one costs a millisecond
 _ZEROS = memoryview(bytes(4 * CALLS)).cast("I")
 _NONE_OK: Any = Ok(None)
@@ -894,8 +978,6 @@ _new = object.__new__
 
 def _tell(bundle: Bundle) -> None:
     """End a bundle's runs; cut short by Ctrl-C it can be done again from where it was."""
-    from woflo import _notify
-
     runs, ends, data = bundle.runs, bundle.ends, bundle.data
     start = (ends[bundle.next - 1] >> 4) - bundle.begin if bundle.next else 0
     started, ended, listening = bundle.since, bundle.until, _notify.listening
@@ -914,8 +996,10 @@ def _tell(bundle: Bundle) -> None:
             else:
                 try:
                     value = loads(data[start:stop])
-                except BaseException:  # the run's own way deals with it
-                    run._take(bundle, index, kind, data[start:stop])
+                except BaseException as error:
+                    if _exceptions.is_interrupt(error):  # Ctrl-C; it will be done again
+                        raise
+                    run._broken(error)
                     bundle.next, start = index + 1, stop
                     continue
                 ok = _new(Ok)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import _signal
 import os
+import select
 import sys
 from contextvars import copy_context
 from marshal import dumps as dumps_plain
@@ -21,9 +22,24 @@ from time import monotonic_ns, sleep
 from woflo import _exceptions, _notify
 from woflo.errors import TaskStopped
 from woflo.result import Ok, StoppedFailure, TaskFailure, WorkerFailure
-from woflo.runners import _attempt, _process, _ring, _shipping, _worker, base
+from woflo.runners import _arena, _attempt, _process, _ring, _shipping, _worker, base
+from woflo.runners._arena import BACK, Arena, split
 from woflo.runners._restore import State
-from woflo.runners._ring import DIRTY, DONE, LEAVE, LEAVING, READY, SERIAL, SINCE, TAKEN, TOOK, call_number
+from woflo.runners._ring import (
+    CLEAN,
+    DIRTY,
+    DONE,
+    LEAVE,
+    LEAVING,
+    NOTICE,
+    READY,
+    ROOM,
+    SERIAL,
+    SINCE,
+    TAKEN,
+    TOOK,
+    call_number,
+)
 
 try:
     from _pickle import dumps, loads
@@ -38,6 +54,8 @@ if TYPE_CHECKING:
     from woflo.runners._ring import Ring
 
 _UNREAD_BYTES = 65_536  # of what it has sent on its channel: more is not sent before the parent has read
+_UNCHECKED_NS = 1_000_000  # so long calls of functions that were clean so far may follow each other unlooked at
+_FEW_ARENAS = 2  # mapped at once
 _FEW_FUNCTIONS = 2_000  # kept at hand; then all are read anew
 _NEARLY_FULL = _ring.REGION_BYTES - 4_096  # of the region: a message ends early rather than use a memfd for each result
 NOT_READY = 72  # exit code: the initializer raised
@@ -170,6 +188,9 @@ class _Worker:
         self.functions: dict[int, Any] = {}  # tasks by their places in the memfd
         self.straight: dict[int, Any] = {}  # those of them that need nothing but to be called
         self.runs = 0
+        self.arenas: dict[int, Arena] = {}  # by inode, the last used at the end
+        self.arena: Arena | None = None  # that came with the message
+        self.kept: Any = None  # the last result, until it is public
 
     def live(self, max_runs: int | None, initializer: Any, initargs: tuple[Any, ...]) -> int:
         """Take messages until there is a reason to leave; an exit code, 0 for a quiet end."""
@@ -188,7 +209,14 @@ class _Worker:
         queue, buffer = self.ring.queue, bytearray(_ring.MESSAGE_BYTES)
         view = memoryview(buffer)
         receive = queue.recvmsg_into
+        waiting = select.poll()
+        waiting.register(queue.fileno(), select.POLLIN)
+        unchecked = 0  # since when its state has not been looked at, ns; 0: it is as it should be
         while True:
+            if unchecked and (monotonic_ns() - unchecked > _UNCHECKED_NS or not waiting.poll(1)):
+                if not self.restore():
+                    return 0
+                unchecked = 0
             try:
                 size, ancillary, _, _ = receive([buffer], 64, _cloexec)
             except BlockingIOError:  # nothing for long: look once more after saying so (`_pool` looks after sending)
@@ -204,32 +232,59 @@ class _Worker:
             if not size:  # the pool is closed, or its process gone
                 return 0
             slot, serial, flags, attempt, blobs = loads_plain(view[:size])  # noqa: S302 - from our own parent
-            if ancillary:
-                blobs = [self.fetch(ancillary)]
+            blobs = self.unpack(flags, ancillary, blobs)
             self.carry_out(slot, serial, flags, attempt, blobs)
             if words[row + LEAVE] or _asked or self.runs >= self.max_runs:
                 return 0
-            try:
-                if self.state.restore():
-                    words[row + DIRTY] = serial
-            except Exception:  # what can't be put back goes with this worker
-                return 0
+            unchecked = unchecked or monotonic_ns()
+            if not flags & CLEAN:
+                if not self.restore():
+                    return 0
+                unchecked = 0
             if _process.supervisor is not None:
                 self.look_after_own()
+
+    def restore(self) -> bool:
+        """Have the next call find all as it was; False if that can't be: this worker is replaced."""
+        words, row = self.ring.words, self.ring.row(self.row)
+        try:
+            if self.state.restore():
+                words[row + DIRTY] = words[row + SERIAL]
+        except Exception:
+            words[row + LEAVING] = 1
+            return False
+        return True
+
+    def unpack(self, flags: int, ancillary: Any, blobs: list[Any]) -> list[Any]:
+        """A message's calls, where one of them came by a descriptor."""
+        self.arena = None
+        if not ancillary:
+            return blobs
+        fd = int.from_bytes(ancillary[0][2][:4], sys.byteorder)
+        if not flags & ROOM:
+            return [_read(fd)]
+        self.arena = self.hold(fd)
+        return blobs or [self.arena]
 
     def look_after_own(self) -> None:
         """Runs that tasks have started here and not waited for."""
         if _process.supervisor is not None:
             _process.supervisor.nudge()
 
-    def fetch(self, ancillary: Any) -> Any:
-        """A call that is too large for a message lies in a memfd."""
-        fd = int.from_bytes(ancillary[0][2][:4], sys.byteorder)
-        with open(fd, "rb") as file:
-            file.seek(0)
-            return file.read()
+    def hold(self, fd: int) -> Arena:
+        """The arena behind a descriptor; the last few are kept, with the pages that they have here."""
+        key = os.fstat(fd).st_ino
+        arena = self.arenas.pop(key, None)
+        if arena is None:
+            arena = Arena(fd)
+            while len(self.arenas) >= _FEW_ARENAS:
+                self.arenas.pop(next(iter(self.arenas))).close()
+        else:
+            os.close(fd)
+        self.arenas[key] = arena
+        return arena
 
-    def carry_out(  # noqa: PLR0915 - in one piece: a call of a function costs a tenth of a call of a task
+    def carry_out(  # noqa: C901, PLR0912, PLR0915 - in one piece: a call of a function costs a tenth of a call of a task
         self, slot: int, serial: int, flags: int, attempt: int, blobs: list[Any]
     ) -> None:
         """Run a message's calls, as far as there are units; all that is said about them is said before DONE.
@@ -243,7 +298,7 @@ class _Worker:
         words[head + SINCE] = begin
         words[row + SERIAL] = serial
         words[head + TAKEN] = self.row + 1
-        if flags:
+        if flags & NOTICE:
             os.eventfd_write(ring.bell, 1)
         if words[row + LEAVE]:
             blobs = []
@@ -251,9 +306,10 @@ class _Worker:
             blobs = blobs[: self.max_runs - self.runs]
         ends, region, results = ring.ends[slot], ring.regions[slot], ring.results[slot]
         acquire, glance = ring.units[slot].acquire, self.state.at_a_glance
-        straight, fresh = self.straight.get, self.context.copy
+        straight = (self.straight if self.arena is None else _none_of_them).get
+        fresh = self.context.copy
         at = 0
-        index = -1
+        index, last = -1, len(blobs) - 1
         _call = call_number(serial, -1)
         for blob in blobs:
             if not acquire(False):
@@ -267,6 +323,7 @@ class _Worker:
                 task = None
             if task is None:
                 kind, data = self.one(blob, attempt)
+                run = _run
             else:  # as `one` does it, without what such a task doesn't need
                 _run = run = _new(_Run)
                 run.task = task
@@ -285,13 +342,15 @@ class _Worker:
                     kind, data = self.end_of(_attempt.failure_from(run, error))
                 else:
                     kind, data = (_ring.NONE, b"") if value is None and not _forked else self.end_of(Ok(value))
-            size = len(data)
-            if at + size > _ring.REGION_BYTES:
+            size = len(data) if kind != _ring.ARENA else 0
+            if kind == _ring.ARENA or at + size > _ring.REGION_BYTES:
                 data = self.send_descriptor(serial, index, data, kind)
                 kind, size = _ring.LARGE, 0
             if size:
                 region[at : at + size] = data
                 at += size
+            if index == last:  # what was printed is written out while the call can still be stopped
+                _worker.flush()
             ends[index] = at << 4 | kind
             if results is not None:
                 results.release()
@@ -299,15 +358,17 @@ class _Worker:
                 break
         _run, _call = None, 0
         self.runs += index + 1
-        _worker.flush()
         if _asked or self.runs >= self.max_runs:
             words[row + LEAVING] = 1
+        if index < last:
+            _worker.flush()
         words[head + TOOK] = monotonic_ns() - begin
         words[head + DONE] = serial
         try:
             os.eventfd_write(ring.bell, 1)
         except BlockingIOError:  # it has been rung 2**64 times
-            return
+            pass
+        self.kept = None  # what destructors do, with this and on return, comes after the results
 
     def one(self, blob: Any, attempt: int) -> tuple[int, Any]:
         """One call of any kind: its result's kind and bytes."""
@@ -318,7 +379,9 @@ class _Worker:
         run.attempt = attempt
         result: Any = None
         try:
-            number, run._number, run.args, run.kwargs = loads(blob)
+            call = blob.load(private=False) if blob.__class__ is Arena else loads(blob)
+            number, run._number, run.args, run.kwargs = call
+            del call
             if number < 0:
                 run.task, run.args, run.kwargs, _, _ = loads(run.args)
             else:
@@ -334,8 +397,46 @@ class _Worker:
                 _armed = False
             except TaskStopped:  # between the task's last instruction and this one's
                 _armed = False
+        if result is None:
+            result = StoppedFailure("stopped")
+        if self.arena is not None and result.__class__ is Ok and not _forked:
+            run.args, run.kwargs, self.kept, result = (), {}, result.value, None
+            return self.into_arena(self.arena)
+        self.kept = result
+        if self.arena is not None:
             run.args, run.kwargs = (), {}
-        return self.end_of(StoppedFailure("stopped") if result is None else result)
+            self.arena.release()
+        return self.end_of(result)
+
+    def into_arena(self, arena: Arena) -> tuple[int, Any]:
+        """The result, perhaps in the arena that came with its call; what of it lies there already isn't copied.
+
+        Nobody else may hold the value here: what looks at the arena is to die before it goes back.
+        """
+        value, self.kept = self.kept, None
+        try:
+            data, buffers = split(value)
+        except BaseException:  # plain pickle can't
+            buffers = []
+        if not buffers:
+            kind, data = self.end_of(Ok(value))
+            value = None
+            arena.release()
+            return kind, data
+        spans = arena.spans_of(buffers)
+        value = None
+        if spans is not None:
+            buffers = []
+            if not arena.watched and arena.name(data, spans):
+                arena.state = BACK
+                return _ring.BACK, b""
+            buffers = arena.parts(spans)
+        elif not arena.watched and arena.fill(data, buffers):
+            arena.state = BACK
+            return _ring.BACK, b""
+        made = _in_new_arena(data, buffers)
+        arena.release()
+        return made
 
     def end_of(self, result: Any) -> tuple[int, Any]:
         """A result's kind and bytes."""
@@ -369,15 +470,18 @@ class _Worker:
 
         while _shipping.unread(self.channel) > _UNREAD_BYTES:  # never fill it: see `_worker`
             sleep(0.001)
-        fd = os.memfd_create("woflo-result", os.MFD_CLOEXEC)
+        fd = data.fd if kind == _ring.ARENA else os.memfd_create("woflo-result", os.MFD_CLOEXEC)
         try:
-            view = memoryview(data)
+            view = memoryview(data if kind != _ring.ARENA else b"")
             while view:
                 view = view[os.write(fd, view[: 1 << 30]) :]
             header = b"".join(part.to_bytes(8, "little") for part in (serial, index, kind))
             self.channel.sendmsg([header], [(1, 1, array("i", [fd]))])
         finally:
-            os.close(fd)
+            if kind == _ring.ARENA:
+                data.close()
+            else:
+                os.close(fd)
         return b""
 
 
@@ -387,6 +491,7 @@ def _enter(run: Any, fn: Any, args: Any, kwargs: Any) -> Any:
 
 
 _new = object.__new__
+_none_of_them: dict[int, Any] = {}
 _unknown: Any = None  # what a call's task is if the call can't be read
 
 
@@ -394,7 +499,10 @@ def encode(result: Any) -> tuple[int, Any]:
     """A result's kind and bytes."""
     if result.__class__ is Ok:
         try:
-            return _ring.OK, _dumps(result.value)
+            data, buffers = split(result.value, _dumps)
+            if buffers:
+                return _in_new_arena(data, buffers)
+            return _ring.OK, data  # noqa: TRY300 - the except is about this
         except BaseException as error:
             result = _shipping._unpicklable(result.value, error)
     if type(result) is StoppedFailure:
@@ -411,14 +519,29 @@ def _shipping_bytes(failure: Any) -> bytes:
         return _dumps(plain)
 
 
-def _dumps(value: object) -> bytes:
+def _in_new_arena(data: bytes, buffers: list[Any]) -> tuple[int, Any]:
+    """A result in an arena that is made for it."""
+    arena = _arena.new(_arena.room_for(data, buffers))
+    arena.fill(data, buffers)
+    arena.state = BACK
+    return _ring.ARENA, arena
+
+
+def _read(fd: int) -> bytes:
+    """A call that is too large for a message."""
+    with open(fd, "rb") as file:
+        file.seek(0)
+        return file.read()
+
+
+def _dumps(value: object, protocol: int = 5, buffer_callback: Any = None) -> bytes:
     try:
-        return dumps(value, 5)
+        return dumps(value, protocol, buffer_callback=buffer_callback)
     except BaseException as first:
         try:
             import cloudpickle
 
-            return bytes(cloudpickle.dumps(value, 5))
+            return bytes(cloudpickle.dumps(value, protocol, buffer_callback=buffer_callback))
         except BaseException as second:
             raise first from (None if type(first) is type(second) else second)
 

@@ -7,7 +7,10 @@ replaced. Generators of random numbers that a task has used or seeded are seeded
 from __future__ import annotations
 
 import _signal
+import _thread
+import gc
 import os
+import resource
 import sys
 
 TYPE_CHECKING = False
@@ -16,6 +19,14 @@ if TYPE_CHECKING:
 
 _SIGNALS = tuple(number for number in range(1, 32) if number not in {9, 19})
 _OFF = (0.0, 0.0)
+_LIMITS = tuple(
+    getattr(resource, name)
+    for name in ("RLIMIT_AS", "RLIMIT_CPU", "RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_STACK")
+)
+
+
+class Spoilt(Exception):  # noqa: N818 - nobody but the worker's loop sees it
+    """Something was changed that can't be put back."""
 
 
 class State:
@@ -31,6 +42,10 @@ class State:
         self._recursion = sys.getrecursionlimit()
         self._streams = sys.stdin, sys.stdout, sys.stderr
         self._path = list(sys.path)
+        self._interpreter = _interpreter()
+        self._limits = list(map(resource.getrlimit, _LIMITS))
+        self._nice = os.nice(0)
+        self._stdio = _stdio()
         self._locale = _locale()
         self._random: Any = _random_state()
         self._numpy: Any = _numpy_state()
@@ -44,12 +59,16 @@ class State:
             and sys.getrecursionlimit() == self._recursion
         )
 
-    def restore(self) -> bool:
+    def restore(self) -> bool:  # noqa: C901, PLR0912 - a list of things, one after the other
         """Put back what was changed; True if anything was, random numbers aside.
 
         Raises:
             Exception: something can't be put back.
         """
+        if any(stream is not None and stream.closed for stream in self._streams) or _stdio() != self._stdio:
+            raise Spoilt
+        if os.nice(0) != self._nice or list(map(resource.getrlimit, _LIMITS)) != self._limits:
+            raise Spoilt
         changed = False
         if not self.at_a_glance():
             changed = True
@@ -86,6 +105,12 @@ class State:
         if sys.path != self._path:
             changed = True
             sys.path[:] = self._path
+        if _interpreter() != self._interpreter:
+            changed = True
+            interval, collects, stack = self._interpreter
+            sys.setswitchinterval(interval)
+            (gc.enable if collects else gc.disable)()
+            _thread.stack_size(stack)
         if sys.gettrace() is not None or sys.getprofile() is not None:
             changed = True
             sys.settrace(None)
@@ -108,6 +133,23 @@ class State:
             sys.modules["numpy.random"].seed()
             self._numpy = _numpy_state()
         return changed
+
+
+def _interpreter() -> tuple[float, bool, int]:
+    return sys.getswitchinterval(), gc.isenabled(), _thread.stack_size()
+
+
+def _stdio() -> list[tuple[int, int]]:
+    """What the first three descriptors are."""
+    found = []
+    for fd in (0, 1, 2):
+        try:
+            status = os.fstat(fd)
+        except OSError:
+            found.append((0, 0))
+        else:
+            found.append((status.st_dev, status.st_ino))
+    return found
 
 
 def _environment() -> Any:

@@ -40,10 +40,16 @@ DONE = 1  # the message's serial: no more of its calls are run by this worker
 SINCE = 2  # when it was taken, CLOCK_MONOTONIC in ns
 TOOK = 3  # how long all of its calls took, ns
 
+# Flags of a message.
+NOTICE = 1  # the pool wants to be told when it is taken
+ROOM = 4  # an arena comes with it: the call lies in it, or it is room for a large result
+CLEAN = 2  # its functions have left nothing changed so far, and are short
+
 _ROW = 8  # words of a row, and of a head
 
 # What an entry of `ends` says: the end of the result in the region, times 16, plus one of these. 0: no result yet.
 NONE, OK, FAILURE, STOPPED, LARGE = 1, 2, 3, 4, 5
+BACK, ARENA = 6, 7  # in the arena that came with the call; in one that the worker has made and sent
 
 ordered: bool = os.uname().machine in {"x86_64", "i686", "AMD64"} if hasattr(os, "uname") else False
 """Whether other processors see stores in the order in which they are made; else a semaphore counts the results."""

@@ -39,6 +39,8 @@ OK, FAILURE, STOPPED, LARGE, LENT, HELD, BEGUN = b"O", b"F", b"S", b"M", b"L", b
 KINDS = frozenset((OK, FAILURE, STOPPED, LARGE, LENT, HELD, BEGUN))
 _SOL_SOCKET, _SCM_RIGHTS = 1 if sys.platform == "linux" else 0xFFFF, 1
 
+VIEWS = b"V"  # what lies in a large frame's file is a pickle and its buffers apart
+
 NONE_FRAME = OK + (0).to_bytes(8, "little")  # the value None, the commonest of all, has no bytes
 
 
@@ -151,7 +153,7 @@ def _dynamic(name: str | None) -> Any:
     return None if name == "__main__" or getattr(module, "__spec__", None) is not None else module
 
 
-def _by_value(value: object) -> bytes:
+def _by_value(value: object, protocol: int = 5, buffer_callback: Any = None) -> bytes:
     import io
     from functools import lru_cache
 
@@ -163,7 +165,7 @@ def _by_value(value: object) -> bytes:
             table = table.new_child(dict(sys.modules[name].ForkingPickler._extra_reducers))
     pickler = type("Pickler", (cloudpickle.Pickler,), {"dispatch_table": table})  # read when it is made, from its class
     file = io.BytesIO()
-    pickler(file, 5).dump(value)
+    pickler(file, protocol, buffer_callback=buffer_callback).dump(value)
     return file.getvalue()
 
 
@@ -266,7 +268,7 @@ class _Spill:
             if self.size <= INLINE_BYTES:
                 self.parts.append(bytes(data))
                 return size
-            self.file = open(_memory_file(), "wb", buffering=0)
+            self.file = open(_memory_file(), "w+b", buffering=0)
             for part in self.parts:
                 _write_all(self.file, part)
         _write_all(self.file, data)
@@ -294,8 +296,9 @@ def _memory_file() -> int:
 
 def _send_pickled(channel: socket, kind: bytes, value: object) -> None:
     spill = _Spill()
+    buffers: list[Any] = []
     try:
-        Pickler(spill, 5).dump(value)
+        Pickler(spill, 5, buffer_callback=_apart(buffers)).dump(value)
     except BaseException as first:
         spill = _Spill()
         try:
@@ -304,12 +307,41 @@ def _send_pickled(channel: socket, kind: bytes, value: object) -> None:
             cloudpickle.Pickler(spill, 5).dump(value)
         except BaseException as second:
             raise first from (None if type(first) is type(second) else second)
-    if spill.file is None:
+    if buffers and kind == OK:
+        _send_views(channel, spill, buffers)
+    elif spill.file is None:
         channel.sendall(kind + spill.size.to_bytes(8, "little") + b"".join(spill.parts))
     else:
         fds = array("i", [spill.file.fileno()])
         header = LARGE + spill.size.to_bytes(8, "little")
         channel.sendmsg([header + kind], [(_SOL_SOCKET, _SCM_RIGHTS, fds)])
+
+
+def _apart(buffers: list[Any]) -> Any:
+    """Where large arrays go while a result is pickled; without memfds or numpy and its like they stay where they are."""
+    if not hasattr(os, "memfd_create"):
+        return None
+
+    def take(buffer: Any) -> bool:
+        from woflo.runners import _arena
+
+        return _arena.apart(buffers)(buffer)
+
+    return take
+
+
+def _send_views(channel: socket, spill: _Spill, buffers: list[Any]) -> None:
+    """A result with large arrays: the receiver maps them, and copies nothing."""
+    from woflo.runners import _arena
+
+    if spill.file is None:
+        data = b"".join(spill.parts)
+    else:
+        spill.file.seek(0)
+        data = spill.file.read()
+    fd = _arena.write_file(data, buffers)
+    channel.sendmsg([LARGE + spill.size.to_bytes(8, "little") + VIEWS], [(_SOL_SOCKET, _SCM_RIGHTS, array("i", [fd]))])
+    os.close(fd)
 
 
 def unread(channel: socket) -> int:
@@ -334,6 +366,10 @@ def load_result(kind: bytes, body: bytes, file: int | None) -> tuple[bytes, Any]
     """
     if kind == STOPPED:
         return kind, loads_plain(body)  # noqa: S302 - from our own worker, as the pickles are
+    if kind == VIEWS and file is not None:
+        from woflo.runners import _arena
+
+        return OK, _arena.load_file(file)
     if file is None:
         return kind, loads(body) if body else None
     os.lseek(file, 0, os.SEEK_SET)  # the position is shared with the worker that wrote it

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 else:
     from woflo._generic import R
 
-__all__ = ["ForkProcess", "MultiprocessTaskRun", "SpawnProcess"]
+__all__ = ["ForkProcess", "ForkServerProcess", "MultiprocessTaskRun", "SpawnProcess"]
 
 _LEAVING_SECONDS = (
     3.0  # a worker whose result is sent leaves within a millisecond, with multiprocessing's clean-up within 2 s
@@ -49,6 +49,16 @@ class SpawnProcess:
     _start_method = "spawn"
 
 
+class ForkServerProcess:
+    """A process type: the worker is the fork of a small helper; its price doesn't grow with this process's memory.
+
+    The call travels as with SpawnProcess. The helper, an idle interpreter, is started at the first run; elsewhere than on
+    Linux each worker is a fresh interpreter.
+    """
+
+    _start_method = "forkserver"
+
+
 class MultiprocessTaskRun(BaseTaskRun[R]):
     """A run in a process of its own.
 
@@ -58,8 +68,8 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
     multiprocessing (under spawn, made in a spawn context).
 
     Attributes:
-        process_type: ForkProcess or SpawnProcess (or the classes of these names in multiprocess and multiprocessing);
-            read at each call. Setting it here changes every task that uses this class, but no `.using()` class.
+        process_type: ForkProcess, SpawnProcess or ForkServerProcess (or the classes of these names in multiprocess and
+            multiprocessing); read at each call. Setting it here changes every task that uses this class, but no `.using()` class.
         max_running: at most so many worker processes at once in the whole tree of processes; None: max(32, 4 × cores).
             A run beyond that is pending until one ends.
     """
@@ -70,27 +80,36 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
     process_type: ClassVar[Any] = ForkProcess if hasattr(os, "fork") else SpawnProcess
     _settings: ClassVar[tuple[str, ...]] = ("process_type", "max_running")
 
-    __slots__ = ("_parcel", "_slots", "_spawns", "_worker")
+    __slots__ = ("_parcel", "_slots", "_spawns", "_starter", "_worker")
     _spawns: bool
+    _starter: Any  # what starts a spawned worker, if it isn't executed anew
     _slots: Slots  # that its attempt takes its slot from
     _parcel: Parcel | None
     _worker: Worker | None  # of the current attempt, or the last
 
     def _prepare_pending(self) -> None:
         super()._prepare_pending()
-        self._parcel = self._worker = None
+        self._parcel = self._worker = self._starter = None
         self._spawns = False
 
     def _begin(self) -> None:
         """Start the first attempt; under spawn, pack the call now."""
         kind = self.process_type
-        self._parcel = self._worker = None
-        self._spawns = kind is not ForkProcess and start_method(kind) == "spawn"
+        self._parcel = self._worker = self._starter = None
+        self._spawns = kind is not ForkProcess and self._spawns_by(start_method(kind))
         if self._spawns:
             self._pack()
         elif self.task.policy.retries:  # a later attempt is started by another thread
             self._context = copy_context()
         self._start_attempt()
+
+    def _spawns_by(self, method: str) -> bool:
+        if method == "forkserver" and not self._portable:
+            from woflo.runners import _zygote
+
+            if _zygote.supported:
+                self._starter = _zygote.start
+        return method != "fork"
 
     @classmethod
     def _check_setting(cls, name: str, value: Any) -> None:
@@ -236,14 +255,15 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
 
 
 def start_method(process_type: Any) -> str:
-    """Fork or spawn: what a process type stands for.
+    """Fork, spawn or forkserver: what a process type stands for.
 
     Raises:
         UsageError: it is none that woflo knows.
     """
     method = getattr(process_type, "_start_method", None)
-    if method not in {"fork", "spawn"}:
-        raise UsageError(f"process_type must be ForkProcess or SpawnProcess, not {process_type!r}")
+    if method not in {"fork", "spawn", "forkserver"}:
+        known = "ForkProcess, SpawnProcess or ForkServerProcess"
+        raise UsageError(f"process_type must be {known}, not {process_type!r}")
     if method == "fork" and not hasattr(os, "fork"):
         raise UsageError("ForkProcess needs a system that can fork; use SpawnProcess")
     return str(method)

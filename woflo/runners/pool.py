@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING
 from woflo import _notify
 from woflo.errors import UsageError
 from woflo.result import Ok, StoppedFailure, WorkerFailure
-from woflo.runners import _attempt, _death, _inputs, _pool, _process, _ring, _shipping, _supervisor
+from woflo.runners import _arena, _attempt, _death, _inputs, _pool, _process, _ring, _shipping, _supervisor
 from woflo.runners.base import BaseTaskRun
 
 try:
-    from _pickle import dumps, loads
+    from _pickle import dumps, load, loads
 except ImportError:
-    from pickle import dumps, loads
+    from pickle import dumps, load, loads
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable
     from typing import Any, ClassVar, Self, TypeVar
 
-    from woflo.runners._pool import Function, Pool
+    from woflo.runners._pool import Function, Hand, Pool
     from woflo.task import Task
 
     R = TypeVar("R", covariant=True)  # noqa: PLC0105
@@ -69,10 +69,11 @@ class PoolTaskRun(BaseTaskRun[R]):
     initializer: ClassVar[Callable[..., object] | None] = None
     initargs: ClassVar[tuple[Any, ...]] = ()
 
-    __slots__ = ("_blob", "_flags", "_function")
+    __slots__ = ("_arena", "_blob", "_flags", "_function")
     if TYPE_CHECKING:
         args: tuple[Any, ...]
         kwargs: dict[str, Any]
+    _arena: Any  # that holds its large arguments, or waits for its result
     _blob: bytes | None  # the call, pickled
     _flags: int
     _function: Function | None  # None: not packed yet
@@ -94,7 +95,7 @@ class PoolTaskRun(BaseTaskRun[R]):
             or _notify.listening
             or _process.closed
             or (function := pool.functions.get(id(task))) is None
-            or function.number < 0
+            or not function.straight
         ):
             return super().submit(task, args, kwargs, inputs)
         for one in args:
@@ -146,8 +147,9 @@ class PoolTaskRun(BaseTaskRun[R]):
         self._started = self._ended = 0.0
         self._phase = "running"
         late = self.task.timeout is not None or _notify.listening
-        alone = late or self.attempt > 1 or len(self._blob or b"") > _pool.MESSAGE_BYTES
-        self._flags = (_pool.NOTICE if late else 0) | (_pool.ALONE if alone else 0)
+        room = _pool.ARENA if self._arena is not None else 0
+        alone = late or room or self.attempt > 1 or len(self._blob or b"") > _pool.MESSAGE_BYTES
+        self._flags = (_pool.NOTICE if late else 0) | (_pool.ALONE if alone else 0) | room
         if _notify.listening:
             _notify.pending(self)
         if not self.task.simple or _notify.listening or self._callbacks:
@@ -161,9 +163,10 @@ class PoolTaskRun(BaseTaskRun[R]):
         Raises:
             UsageError: an argument can't be pickled.
         """
-        if self._function is not None:
+        if self._function is not None and self._arena is None:
             return
-        function = self._function = pool.function(self.task, self)
+        large = any(map(_arena.is_large, (*self.args, *self.kwargs.values())))
+        function = self._function = pool.function(self.task, self, keep=large)
         if function.number < 0:  # its first call carries the function with it
             self._blob = dumps(
                 (-1, self._number, _pool.dump(self.task, self._number, self.args, self.kwargs), _NONE), 5
@@ -171,14 +174,20 @@ class PoolTaskRun(BaseTaskRun[R]):
             return
         call = (function.number, self._number, self.args, self.kwargs)
         try:
-            blob = dumps(call, 5)
+            blob, buffers = _arena.split(call)
         except Exception:
             blob = b"__main__"
         if b"__main__" in blob:  # the worker's own __main__ may be older than what is named
             try:
-                blob = _shipping._by_value(call)
+                blob, buffers = _arena.split(call, _shipping._by_value)
             except Exception as error:
                 raise _shipping._cannot_travel(self, error) from error
+        if buffers:
+            self._arena = pool.arena(_arena.room_for(blob, buffers))
+            self._arena.fill(blob, buffers)
+            blob = b""
+        elif function.bulky:
+            self._arena = pool.spare(function.bulky)
         self._blob = blob
 
     def _begun(self, pid: int, since: float) -> None:
@@ -200,15 +209,36 @@ class PoolTaskRun(BaseTaskRun[R]):
         try:
             self._take_in(bundle, index, kind, data)
         finally:
+            if self._arena is not None:
+                self._part_from_arena(bundle.hand, kind)
             if self._result is not None and not self._flags & _pool.GONE:  # else it may be staged still
                 self._blob = None
 
-    def _take_in(self, bundle: Any, index: int, kind: int, data: bytes) -> None:
-        self.pid = bundle.pid or self.pid
+    def _part_from_arena(self, hand: Hand | None, kind: int) -> None:
+        """The attempt has ended: its arena is free as soon as nobody looks at it, here or in the worker."""
+        arena, pool = self._arena, self._function.pool  # type: ignore[union-attr]
+        if kind in {_pool.DIED, _pool.CUT_SHORT} or (hand is not None and hand.gone):
+            pool.drop(arena)
+        elif kind in {_ring.BACK, _pool.DROPPED, _pool.FAILED}:
+            arena.release()
+        else:
+            arena.holder = hand  # which says when it is free
+        if self._result is not None:
+            self._arena = None
+
+    def _take_in(self, bundle: Any, index: int, kind: int, data: bytes | int) -> None:
+        hand = bundle.hand
+        if hand is not None:
+            self.pid = hand.pid
         self._started = self._started or bundle.since
         result: Any
+        room: Any = self._arena
         if kind == _ring.LARGE:
-            kind, data = _read(*bundle.large.get(index, (_pool.FAILED, -1)))
+            kind, fd = bundle.large.pop(index, (_pool.FAILED, -1))
+            if kind == _ring.ARENA:
+                room = self._function.pool.adopt(fd)  # type: ignore[union-attr]
+            elif fd >= 0:
+                data = fd
         if kind == _pool.DROPPED:
             self._settle(self._named(StoppedFailure("stopped before it was started")))
             return
@@ -219,31 +249,44 @@ class PoolTaskRun(BaseTaskRun[R]):
             hand, status = bundle.death
             timed_out = self._timed_out == self.attempt
             result = _death.failure(self, status, timed_out=timed_out, left_group=hand.left_group)
-            if hand.strays:
-                _death.name_strays(self, hand.strays, result)
         elif kind == _pool.FAILED:
-            failure = bundle.death or WorkerFailure("its result was lost")
+            failure = WorkerFailure("its result was lost") if bundle.death is None else bundle.death
             result = self._named(WorkerFailure(failure.message, errno=failure.errno))
         elif kind == _ring.NONE:
             result = Ok(None)
         else:
             try:
-                result = self._meaning(kind, data)
-            except KeyboardInterrupt as error:
-                self.finish(self._named(_shipping.broken_result(error)))
-                raise
+                result = self._loaded(room) if kind in {_ring.BACK, _ring.ARENA} else self._meaning(kind, data)
             except BaseException as error:
-                result = self._named(_shipping.broken_result(error))
+                self._broken(error)
+                return
+        if hand is not None and hand.strays and hand.stopping is self:
+            _death.name_strays(self, hand.strays, result)
         if self._stop_asked and isinstance(result, StoppedFailure):
             self._settle(result)
             return
         self.finish(result)
 
-    def _meaning(self, kind: int, data: bytes) -> Any:
-        if kind == _ring.OK:
-            return Ok(loads(data))
-        if kind == _ring.FAILURE:
-            return self._named(loads(data))
+    def _loaded(self, arena: Any) -> Any:
+        """A large result: its arrays are views of the arena."""
+        function: Any = self._function
+        function.bulky = arena.size - 4096
+        function.straight = False
+        try:
+            return Ok(arena.load(private=True))
+        finally:
+            arena.release()
+
+    def _broken(self, error: BaseException) -> None:
+        """The result arrived whole, but can't be rebuilt here."""
+        self.finish(self._named(_shipping.broken_result(error)))
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+
+    def _meaning(self, kind: int, data: Any) -> Any:
+        if kind in {_ring.OK, _ring.FAILURE}:
+            value = loads(data) if isinstance(data, bytes) else _load_from(data)
+            return Ok(value) if kind == _ring.OK else self._named(value)
         if self._timed_out == self.attempt:
             places = loads_plain(data)  # noqa: S302 - from our own worker, as the pickles are
             return _attempt.late(self, monotonic() - self._started, places)
@@ -308,7 +351,7 @@ class PoolTaskRun(BaseTaskRun[R]):
 
 _blank: Any = BaseTaskRun(None, (), {}, 0, None)  # type: ignore[arg-type]
 _blank._phase = "running"
-_OWN: dict[str, Any] = {"_blob": None, "_flags": 0, "_function": None}
+_OWN: dict[str, Any] = {"_arena": None, "_blob": None, "_flags": 0, "_function": None}
 
 
 def _pool_of(runner: type[PoolTaskRun[Any]]) -> Pool:
@@ -353,10 +396,8 @@ def _forget() -> None:
 _kept: list[Any] = []
 
 
-def _read(kind: int, fd: int) -> tuple[int, bytes]:
+def _load_from(fd: int) -> Any:
     """A large result out of its memfd."""
-    if fd < 0:
-        return kind, b""
     with open(fd, "rb") as file:
         file.seek(0)
-        return kind, file.read()
+        return load(file)
