@@ -244,6 +244,7 @@ _ROWS = [
         ("spawn",),
         {
             "fork": "the child has the arguments already; it must simply work: tested there too",
+            "pool": "tests/test_pool.py",
             **dict.fromkeys(HERE, NO_BOUNDARY),
         },
     ),
@@ -330,7 +331,7 @@ _ROWS = [
         "interrupt-twice",
         "a second SIGINT during clean-up",
         "ends, 0 orphans",
-        ("thread", "fork", "spawn"),
+        ("thread", "fork", "spawn", "pool"),
         {
             "sequential": IN_THE_CALL,
             "async": "a coroutine that refuses to end is a thread that refuses to end: `thread`",
