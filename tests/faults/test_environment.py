@@ -145,8 +145,11 @@ def test_interactive_interpreter(tmp_path, runner):
                 shell.expect_exact(answer)
 
         say("import os, time; from woflo import task; from woflo.runners.multiprocess import *")
-        say("kind = {'fork': ForkProcess, 'spawn': SpawnProcess}[os.environ['FAULTS_RUNNER']]")
-        say("runner = MultiprocessTaskRun.using(process_type=kind)")
+        if runner == "pool":
+            say("from woflo.runners import PoolTaskRun as runner")
+        else:
+            say("kind = {'fork': ForkProcess, 'spawn': SpawnProcess}[os.environ['FAULTS_RUNNER']]")
+            say("runner = MultiprocessTaskRun.using(process_type=kind)")
         say("double = task(lambda x: x * 2, name='double', runner=runner)")
         say("double(21).get_result(timeout=15)", "42")
         say("nap = task(time.sleep, name='nap', runner=runner)(60)")

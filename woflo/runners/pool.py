@@ -11,7 +11,7 @@ from marshal import loads as loads_plain
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from woflo import _notify
+from woflo import _exceptions, _notify
 from woflo.errors import UsageError
 from woflo.result import Ok, StoppedFailure, WorkerFailure
 from woflo.runners import _arena, _attempt, _death, _inputs, _pool, _process, _ring, _shipping, _supervisor
@@ -280,7 +280,7 @@ class PoolTaskRun(BaseTaskRun[R]):
     def _broken(self, error: BaseException) -> None:
         """The result arrived whole, but can't be rebuilt here."""
         self.finish(self._named(_shipping.broken_result(error)))
-        if isinstance(error, KeyboardInterrupt):
+        if _exceptions.is_interrupt(error):
             raise error
 
     def _meaning(self, kind: int, data: Any) -> Any:
