@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import weakref
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -472,6 +473,32 @@ def test_tables_are_remembered(ledger):
         assert list(made["sum"]) == [3]
         assert made["at"][0] == pd.Timestamp("2026-01-01T23:00Z")
     assert ledger.lines() == ["ran"]
+
+
+@pytest.mark.parametrize("wrap", [lambda path: path, lambda path: (path, 1)])
+def test_a_path_is_remembered_while_its_file_is_the_same(wrap, tmp_path, ledger, logged):
+    """A file that the call made and somebody has changed or removed is made again, which is said."""
+    made = tmp_path / "made.txt"
+
+    @task(cache={}, ignore=["ledger"])
+    def write(ledger, where, wrap):
+        ledger.add("ran")
+        Path(where).write_text("made")
+        return wrap(Path(where))
+
+    def call():
+        assert write(ledger, str(made), wrap).get_result() == wrap(made)
+        assert made.read_text() == "made"
+        return len(ledger.lines())
+
+    assert [call(), call()] == [1, 1]
+    assert write.cached(ledger, str(made), wrap)
+    made.write_text("changed")
+    assert not write.cached(ledger, str(made), wrap)
+    assert [call(), call()] == [2, 2]
+    assert "something else lies there now" in logged()
+    made.unlink()
+    assert [call(), call()] == [3, 3]
 
 
 def test_another_session(place, ledger, tmp_path):

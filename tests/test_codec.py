@@ -9,11 +9,13 @@ import fractions
 import importlib
 import math
 import os
+import pathlib
 import pickle
 import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -447,6 +449,83 @@ def test_code_that_cannot_be_digested_counts_by_name() -> None:
     again = through(Locked(1.0))
     assert type(again) is Locked
     assert again == Locked(1.0)
+
+
+# ------------------------------------------------------------------ paths
+
+
+def part_of(path: Path) -> list[object]:
+    return [path, (path, 1), [{"where": path}], {1: Point(path)}]  # type: ignore[arg-type]
+
+
+def test_a_path_stands_for_what_lies_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path comes back, as it was given, while the same lies there; another content is another value, also inside others."""
+    monkeypatch.chdir(tmp_path)
+    path = pathlib.Path("raw.txt")
+    for number in range(4):
+        path.write_text("one")
+        before = joined(part_of(path)[number])
+        assert before[0].partition("~")[0] == ("pickle" if number else "path")
+        if number < 3:
+            assert decode(*before) == part_of(path)[number]
+        else:
+            assert decode(*before)[1] == Point(path)  # type: ignore[arg-type]
+        path.write_text("two")
+        assert joined(part_of(path)[number]) != before
+        with pytest.raises(Undecodable, match=r"raw.txt.*something else"):
+            decode(*before)
+        path.unlink()
+        assert joined(part_of(path)[number]) != before
+        with pytest.raises(Undecodable, match=r"raw.txt.*nothing lies there"):
+            decode(*before)
+        path.write_text("one")
+        assert joined(part_of(path)[number]) == before
+        decode(*before)
+
+
+def test_a_folder_and_nothing_at_all(tmp_path: Path) -> None:
+    """A folder counts by its tree; where nothing lies, nothing must lie later."""
+    folder = tmp_path / "made Ü"
+    nothing = joined(folder, safe=True)
+    assert decode(*nothing, safe=True) == folder
+    (folder / "sub").mkdir(parents=True)
+    with pytest.raises(Undecodable, match="something else"):
+        decode(*nothing)
+    (folder / "sub" / "a").write_text("1")
+    tree = joined(folder, safe=True)
+    assert decode(*tree, safe=True) == folder
+    (folder / "sub" / "a").write_text("2")
+    with pytest.raises(Undecodable, match="something else"):
+        decode(*tree)
+
+
+def test_a_place_to_write_to_inside_a_value(tmp_path: Path) -> None:
+    """A folder, or what isn't there yet, is a name there: it may change."""
+    place = tmp_path / "results"
+    before = joined([place])
+    place.mkdir()
+    assert joined([place]) == before
+    (place / "a").write_text("1")
+    assert decode(*joined([place])) == decode(*before) == [place]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files in folders")
+def test_a_path_of_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    """Nobody could tell whether it is still the same."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(Unencodable, match="pipe is no regular file"):
+        encode(tmp_path / "pipe")
+    (tmp_path / "secret").write_text("1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("woflo._fingerprint._content", Mock(side_effect=PermissionError("no")))
+        for value in part_of(tmp_path / "secret"):
+            with pytest.raises(Unencodable, match="secret can't be read"):
+                encode(value)
+
+
+def test_a_pure_path_is_a_name() -> None:
+    """It leads to no file."""
+    assert joined(pathlib.PurePosixPath("a"))[0] == "pickle"
 
 
 # ------------------------------------------------------------------ what can't be pickled

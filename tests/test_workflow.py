@@ -461,6 +461,49 @@ def test_not_even_if_a_step_asks_for_more(project):
     assert project.session().why("count") == "up to date"
 
 
+PATHS = """
+from pathlib import Path
+from woflo.workflow import workflow_step
+
+SCALE = 1
+
+@workflow_step(produces=["raw"])
+def make(config):
+    path = Path(config.place)
+    path.write_text(str(SCALE))
+    return path
+
+@workflow_step(produces=["total"])
+def total(raw):
+    return int(raw.read_text()) + 1
+"""
+
+
+@pytest.mark.parametrize("returned", ["path", "[path]", "{'where': (path,)}"])
+def test_a_file_that_a_step_makes_counts_by_its_content(returned, place, tmp_path, log):
+    """Who uses a path is made anew when the file has changed; a changed or lost file is made again."""
+    project = Project(place, PATHS.replace("return path", f"return {returned}"))
+    taken = {"path": "raw", "[path]": "raw[0]"}.get(returned, "raw['where'][0]")
+    project.edit("raw.read_text()", f"{taken}.read_text()")
+    settings = Settings()
+    settings.place = str(tmp_path / "raw.txt")
+
+    def total():
+        found = project.session(settings).get("total")
+        return found, project.ran
+
+    assert total() == (2, ["raw", "total"])
+    assert total() == (2, [])
+    project.edit("SCALE = 1", "SCALE = 5")
+    assert total() == (6, ["raw", "total"])
+    project.edit("SCALE = 5", "SCALE = 1")
+    assert total() == (2, ["raw", "total"])
+    Path(settings.place).write_text("7")
+    assert project.session(settings).get("raw")
+    assert project.ran == ["raw"]
+    assert Path(settings.place).read_text() == "1"
+
+
 def test_products_of_a_step_stand_alone(project):
     """One product of several may be invalidated: its step runs again, and only it."""
     session = project.session()

@@ -115,7 +115,7 @@ class Memory:
         store, key = self.store, keeper.key or ""
         recipe = keeper.recipe()
         if trace is not None:
-            there = trace.small is not None or store.has(trace.outputs["value"])
+            there = keeper.value() is not _GONE if trace.small else store.has(trace.outputs["value"])
             return traces(recipe, Facts(trace, there=there, corrupt=store.damaged(trace.outputs["value"])))
         corrupt = store.damaged(key)
         before = store.trace(keeper.same_inputs()) or store.trace(keeper.any_inputs())

@@ -2,17 +2,22 @@
 
 A codec is chosen by a value's exact type, and gives back what it was given: `bytes` and `text` as they are; `json` for
 None, numbers, and the lists and dicts that JSON holds exactly; `npy` (`npy-scalar`) for numpy's arrays (numbers) without
-objects; `pickle` (`pickle-5` with buffers of their own) for the rest, by value where it can't be named; and what
-`register` adds. Large buffers are neither copied to be encoded nor, from writable memory, to be decoded.
+objects; `path` for pathlib's paths; `pickle` (`pickle-5` with buffers of their own) for the rest, by value where it can't
+be named; and what `register` adds. Large buffers are neither copied to be encoded nor, from writable memory, to be decoded.
 
 A pickle only names the classes and functions that its value consists of. Where they are the project's, a digest of their code
 is part of the codec's name (`pickle~0123456789abcdef`): whoever uses such a value depends on that code too.
+
+A path stands for what lies there: the digest of the file's content (of a folder's tree; or that there is nothing) is part of
+what is encoded, and only while it is the same is the path given back. Inside a pickle that holds for paths of files; others
+are places to write to, and may change. The content itself isn't kept.
 
 Nothing here knows stores. What is decoded must have been verified before: a pickle runs code.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import cache, lru_cache
 from json import JSONDecoder, JSONEncoder
@@ -35,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Undecodable", "Unencodable", "decode", "encode", "register"]
 
 _PICKLES = frozenset({"pickle", "pickle-5"})
-_OWN = frozenset({"bytes", "text", "json", "npy", "npy-scalar", "trace"}) | _PICKLES
+_OWN = frozenset({"bytes", "text", "json", "npy", "npy-scalar", "path", "trace"}) | _PICKLES
 _NAME_LENGTH = 16  # characters: a record's header has room for so many
 _STAMP = 16  # hexadecimal digits of the code's digest: enough to tell two states of a project apart
 _APART = 4096  # bytes from which a pickled buffer is kept apart: less isn't worth a place of its own
@@ -45,6 +50,9 @@ _TWICE = 10_000  # containers that sharing may add when a value is written as JS
 _LOOKED_AT = 10_000  # parts among which one that can't be encoded is looked for
 _SCALARS = frozenset({type(None), bool, int, float, str})
 _PLAIN = _SCALARS | {list, dict}
+_PATHS = frozenset(
+    {(module, name) for module in ("pathlib", "pathlib._local") for name in ("PosixPath", "WindowsPath")}
+)
 _EXACT = frozenset("?biufcmM")  # kinds of numpy's scalars that an array holds exactly: a text would lose its last NULs
 
 
@@ -143,9 +151,20 @@ def encode(value: Any, *, safe: bool = False) -> Encoded:
         encoded = _npy(value)
         if encoded is not None:
             return encoded
+    elif (cls.__module__, cls.__qualname__) in _PATHS:
+        where, mark = _located(value)
+        return "path", [f"{mark} {where}".encode("utf-8", "surrogatepass")]
     if safe:
         raise _refused(value)
     return _pickle(value)
+
+
+def _located(path: Any) -> tuple[str, str]:
+    """A path as text, and the digest of what lies there."""
+    try:
+        return str(path), digest(path).hex()
+    except Undigestible as error:
+        raise Unencodable(str(error)) from error
 
 
 def _registered(value: Any, name: str, encode: Callable[[Any], Any]) -> Encoded:
@@ -253,28 +272,33 @@ class _Parts:
 
 
 class _NotingPickler(Pickler):
-    """Notes the classes and functions that the pickle names."""
+    """Notes the classes and functions that the pickle names; has paths of files stand for what lies there."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.met: dict[int, Any] = {}
 
     def reducer_override(self, value: Any) -> Any:  # nobody asks it about plain values
-        _note(value, self.met)
-        return NotImplemented
+        return _note(value, self.met) or NotImplemented
 
 
-def _note(value: Any, met: dict[int, Any]) -> None:
+def _note(value: Any, met: dict[int, Any]) -> Any:
+    """Note the code of a part of a value; how to pickle it, if that is another way than its own."""
     kind = type(value)
+    if (kind.__module__, kind.__qualname__) in _PATHS and os.path.isfile(value):
+        return _path_again, _located(value)
     is_named = "__qualname__" in kind.__dict__  # its values have names of their own: a kind of function, of C code too
     code = value if is_named or issubclass(kind, type) else kind
     met[id(code)] = code
+    return None
 
 
 def _pickle(value: Any) -> Encoded:
     try:
         return _pickled(value, _NotingPickler)
     except (Exception, SystemExit, GeneratorExit) as first:  # a user's __reduce__ may raise anything
+        if isinstance(first, Unencodable):
+            raise
         if isinstance(first, RecursionError):  # looking for a culprit would meet the same at every level
             raise Unencodable("it is nested too deeply for pickle") from first
         try:
@@ -296,8 +320,7 @@ def _by_value() -> type[Any]:
             self.met: dict[int, Any] = {}
 
         def reducer_override(self, value: Any) -> Any:
-            _note(value, self.met)
-            return super().reducer_override(value)
+            return _note(value, self.met) or super().reducer_override(value)
 
     return ByValue
 
@@ -394,7 +417,8 @@ def decode(codec: str, data: memoryview | bytes, *, safe: bool = False) -> Any:
     are copies. So whoever gets an array may write to it.
 
     Raises:
-        Undecodable: this process doesn't have the codec, or refuses it (`safe`), or a class of the value is gone.
+        Undecodable: this process doesn't have the codec, or refuses it (`safe`), or a class of the value is gone, or what
+            lies under a path has changed.
     """
     codec = codec.partition("~")[0]
     if codec in _PICKLES and safe:
@@ -405,7 +429,7 @@ def decode(codec: str, data: memoryview | bytes, *, safe: bool = False) -> Any:
         raise Undecodable(f"no codec {codec!r} is registered here: woflo.store.register(…)")
     try:
         return read(view)
-    except MemoryError:  # elsewhere there may be enough
+    except (MemoryError, Undecodable):  # elsewhere there may be enough memory
         raise
     except (Exception, SystemExit, GeneratorExit) as error:
         raise Undecodable(f"it can't be rebuilt here: {_told(error)}") from error
@@ -413,6 +437,22 @@ def decode(codec: str, data: memoryview | bytes, *, safe: bool = False) -> Any:
 
 def _text(view: memoryview) -> str:
     return str(view, "utf-8", "surrogatepass")
+
+
+def _path(view: memoryview) -> Any:
+    mark, _, text = _text(view).partition(" ")
+    return _path_again(text, mark)
+
+
+def _path_again(text: str, mark: str) -> Any:
+    """The path, if what lies there is what lay there."""
+    from pathlib import Path
+
+    path = Path(text)
+    if digest(path).hex() != mark:
+        what = "something else lies there now" if path.exists() else "nothing lies there any more"
+        raise Undecodable(f"the path {text} is part of it, and {what}")
+    return path
 
 
 def _parse(view: memoryview) -> Any:
@@ -466,6 +506,7 @@ _READERS: dict[str, Callable[[memoryview], Any]] = {
     "json": _parse,
     "npy": _array,
     "npy-scalar": lambda view: _array(view)[()],
+    "path": _path,
     "pickle": loads,
     "pickle-5": _unpickle_apart,
 }

@@ -28,7 +28,7 @@ __all__ = ["Store", "Trace", "Unencodable", "register"]
 
 _HEX = re.compile(r"[0-9a-f]{16,128}")
 _SHORTEST_SECRET = 16  # bytes: a shorter one can be guessed
-_TEXTS = frozenset({"json", "text"})  # what these codecs give is text already
+_TEXTS = frozenset({"json", "path", "text"})  # what these codecs give is text already
 _WARNED = 1000  # names remembered as damaged
 
 
@@ -98,6 +98,9 @@ class Store:
     def put(self, value: Any, *, durable: bool = True) -> str:
         """Keep a value, and return the digest of its bytes, by which it is found; equal bytes are kept once.
 
+        Of a path (of pathlib), the digest of what lies there is kept with it, not the content: it counts as missing when
+        something else lies there. Inside other values that holds for paths of files; subclasses' paths are names.
+
         Args:
             value: what to keep.
             durable: return when it would survive a power failure; see `Directory.write`.
@@ -146,7 +149,7 @@ class Store:
             data = text.encode("utf-8", "surrogatepass") if codec in _TEXTS else binascii.a2b_base64(text)
             return _codec.decode(codec, data, safe=self.safe)
         except (_codec.Undecodable, binascii.Error) as error:
-            self._warn(f"a small result ({codec})", str(error))
+            self._warn(f"a small result ({codec})", str(error), key=f"{codec} {error}")
             raise KeyError(codec) from error
 
     def get(self, digest: str) -> Any:
@@ -295,11 +298,13 @@ class Store:
             self._damaged.discard(name)
         return True
 
-    def _warn(self, name: str, why: str) -> None:
-        if name not in self._damaged:
+    def _warn(self, name: str, why: str, key: str = "") -> None:
+        """Say what is wrong, once for each name, or key."""
+        key = key or name
+        if key not in self._damaged:
             if len(self._damaged) >= _WARNED:
                 self._damaged.clear()
-            self._damaged.add(name)
+            self._damaged.add(key)
             events.warn(f"{self!r}: {name} counts as missing: {why}")
 
 
