@@ -50,7 +50,7 @@ class WorkflowProducts:
             path: a folder, a Store, or a mapping of bytes.
         """
         self._store = Store.of(path)
-        self._folder = os.path.abspath(path) if isinstance(path, (str, os.PathLike)) else None
+        self._folder = os.path.abspath(os.path.expanduser(path)) if isinstance(path, (str, os.PathLike)) else None
         self._places: dict[str, str] = {}  # under which key the record of a product lies
         self._replaced: set[str] = set()  # digests of what was saved or removed over, whose bytes may be nobody's now
         self._changed = False

@@ -148,7 +148,7 @@ class Directory(MutableMapping[str, bytes]):
     `blob/` and 16 to 128 hexadecimal digits.
 
     Args:
-        path: the folder; it needn't exist.
+        path: the folder; it needn't exist. `~` is the user's own.
         trust: use it even if it belongs to somebody else, others may write to it, or it is a symbolic link. What is read from
             it may run code (a pickle does): trust a folder only if you trust everybody who can write to it.
 
@@ -160,7 +160,7 @@ class Directory(MutableMapping[str, bytes]):
         path = os.fspath(path)
         if not isinstance(path, str) or not path or "\0" in path:
             raise UsageError(f"{path!r} can't be the path of a folder")
-        self.path: str = os.path.abspath(path)
+        self.path: str = os.path.abspath(os.path.expanduser(path))
         self.trust: bool = trust
         self._root = self.path.rstrip(os.sep) + os.sep
         self._checked = False
