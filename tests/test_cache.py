@@ -501,6 +501,35 @@ def test_a_path_is_remembered_while_its_file_is_the_same(wrap, tmp_path, ledger,
     assert [call(), call()] == [3, 3]
 
 
+class Odd:
+    """Can be written, but not read."""
+
+    def __init__(self, size):
+        self.text = "x" * size
+
+    def __getstate__(self):
+        return {"text": self.text}
+
+    def __setstate__(self, state):
+        raise ValueError("gone")
+
+
+@pytest.mark.parametrize("size", [1, 5000])
+def test_a_value_that_cannot_be_rebuilt(size, ledger, logged):
+    """It runs each time, which is said once; nobody says that it is remembered."""
+
+    @task(cache={}, runner=SequentialTaskRun, ignore=["ledger"])
+    def make(ledger, size):
+        ledger.add("ran")
+        return Odd(size)
+
+    for number in range(3):
+        make(ledger, size).get_result()
+        assert len(ledger.lines()) == number + 1
+    assert not make.cached(ledger, size)
+    assert logged().count("gone") == 1
+
+
 def test_another_session(place, ledger, tmp_path):
     """Another session of the same script finds what the first one left, also with another hash seed."""
     script = tmp_path / "job.py"

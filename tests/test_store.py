@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import pickle
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from woflo import UsageError, _record, events
 from woflo.directory import Directory, default_place
 from woflo.store import Store, Trace
 from woflo.testing import StoreContract
+from woflo.workflow import WorkflowProducts
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -72,6 +74,17 @@ class TestOf:
         assert Store.of(str(tmp_path / "store")).mapping == Directory(tmp_path / "store")
         assert Store.of(True).mapping == Directory(default_place())
         assert not os.path.exists(tmp_path / "store")
+
+    def test_a_folder_in_the_users_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`~` is the user's folder, as in a shell, not a folder of that name."""
+        monkeypatch.chdir(tmp_path)
+        for variable in ("HOME", "USERPROFILE"):
+            monkeypatch.setenv(variable, str(tmp_path / "home"))
+        for place in ("~/kept", pathlib.Path("~/kept")):
+            Store.of(place).put("text")
+            WorkflowProducts(place).save("a", 1)
+        assert os.listdir(tmp_path) == ["home"]
+        assert sorted(os.listdir(tmp_path / "home" / "kept")) == ["blob", "manifest.json", "trace"]
 
     @pytest.mark.parametrize("given", [None, False, 3, [], b"bytes", "s3://bucket/folder", "", {1, 2}])
     def test_what_names_none(self, given: Any) -> None:
@@ -164,6 +177,61 @@ def test_a_small_value_that_cannot_be_rebuilt(small: list[str], monkeypatch: pyt
     with pytest.raises(KeyError):
         Store({}).value_of(small)
     assert len(said) == 1
+
+
+class Odd:
+    """Can be written, and be read while the environment says so."""
+
+    def __init__(self) -> None:
+        self.text = "x" * 3000
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"text": self.text}
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        if "READABLE" not in os.environ:
+            raise ValueError("gone")
+        self.text = state["text"]
+
+
+def test_what_cannot_be_rebuilt_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is kept again; it counts as missing until it can be rebuilt."""
+    said: list[str] = []
+    monkeypatch.setattr(events, "warn", said.append)
+    store = Store({})
+    digest = store.put(Odd())
+    for _ in range(3):
+        with pytest.raises(KeyError):
+            store.get(digest)
+        assert not store.has(digest)
+        assert store.damaged(digest)
+        assert store.put(Odd()) == digest
+        assert not store.has(digest)
+    assert len(said) == 1
+    monkeypatch.setenv("READABLE", "1")
+    assert store.put(Odd()) == digest
+    assert store.has(digest)
+    assert store.get(digest).text == Odd().text
+    monkeypatch.delenv("READABLE")
+    with pytest.raises(KeyError):
+        store.get(digest)
+    assert store.delete(digest)
+    assert not store.damaged(digest)
+
+
+def test_what_cannot_be_rebuilt_may_be_damaged_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it is written again."""
+    monkeypatch.setattr(events, "warn", lambda _: None)
+    store = Store({})
+    digest = store.put(Odd())
+    whole = store.mapping[f"blob/{digest}"]
+    with pytest.raises(KeyError):
+        store.get(digest)
+    store.mapping[f"blob/{digest}"] = whole[:-1]
+    with pytest.raises(KeyError):
+        store.get(digest)
+    store.put(Odd())
+    assert store.mapping[f"blob/{digest}"] == whole
 
 
 def test_the_line_of_a_blob_has_room() -> None:

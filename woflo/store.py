@@ -45,7 +45,7 @@ class Store:
         UsageError: it is no such mapping, or the secret is too short.
     """
 
-    __slots__ = ("__weakref__", "_damaged", "_folder", "_key", "mapping", "safe")
+    __slots__ = ("__weakref__", "_damaged", "_folder", "_key", "_odd", "mapping", "safe")
 
     def __init__(self, mapping: MutableMapping[str, bytes], *, safe: bool = False, secret: bytes | None = None) -> None:
         if isinstance(mapping, Store) or not isinstance(mapping, MutableMapping):
@@ -58,7 +58,8 @@ class Store:
         self.safe: bool = safe
         self._key = None if secret is None else _record.seal_key(secret)
         self._folder = mapping if isinstance(mapping, Directory) else None
-        self._damaged: set[str] = set()
+        self._damaged: set[str] = set()  # names, and what was said of small values
+        self._odd: set[str] = set()  # those among them whose bytes are whole, but make no value here
 
     @classmethod
     def of(cls, store: Store | MutableMapping[str, bytes] | str | os.PathLike[str] | bool) -> Store:
@@ -134,8 +135,11 @@ class Store:
             )
             return digest, [codec, text]
         name = f"blob/{digest}"
-        if name in self._damaged or not self._there(name, size + _record.BLOB_LINE):
+        odd = name in self._odd
+        if (name in self._damaged and not odd) or not self._there(name, size + _record.BLOB_LINE):
             self._write(name, [_record.blob_line(name, codec, size, self._key), *parts], durable)
+        if odd and self._makes_a_value(codec, b"".join(parts)):
+            self._mended(name)
         return digest, None
 
     def value_of(self, small: list[str]) -> Any:
@@ -164,13 +168,18 @@ class Store:
         try:
             codec, payload = _record.open_blob(name, data, self._key)
             value = _codec.decode(codec, payload, safe=self.safe)
-        except (_record.Damaged, _codec.Undecodable) as error:
+        except _codec.Undecodable as error:
+            self._warn(name, str(error))
+            self._odd.add(name)
+            raise KeyError(digest) from error
+        except _record.Damaged as error:
+            self._odd.discard(name)
             self._warn(name, str(error))
             raise KeyError(digest) from error
         except (TypeError, ValueError) as error:  # what the mapping gave are no bytes
             self._warn(name, f"it isn't bytes: {error}")
             raise KeyError(digest) from error
-        self._damaged.discard(name)  # somebody has mended it
+        self._mended(name)  # by somebody
         return value
 
     def has(self, digest: str) -> bool:
@@ -283,7 +292,8 @@ class Store:
                 self.mapping[name] = b"".join(parts)
             except Exception as error:  # whatever the mapping raises
                 raise StoreError(f"{self!r} can't keep {name}", _told(error)) from error
-        self._damaged.discard(name)
+        if name not in self._odd:  # the same bytes again make no value either
+            self._damaged.discard(name)
 
     def _remove(self, name: str) -> bool:
         try:
@@ -295,8 +305,19 @@ class Store:
         except Exception as error:  # whatever the mapping raises
             raise StoreError(f"{self!r} can't remove {name}", _told(error)) from error
         finally:
-            self._damaged.discard(name)
+            self._mended(name)
         return True
+
+    def _makes_a_value(self, codec: str, data: bytes) -> bool:
+        try:
+            _codec.decode(codec, data, safe=self.safe)
+        except _codec.Undecodable:
+            return False
+        return True
+
+    def _mended(self, name: str) -> None:
+        self._damaged.discard(name)
+        self._odd.discard(name)
 
     def _warn(self, name: str, why: str, key: str = "") -> None:
         """Say what is wrong, once for each name, or key."""
@@ -304,6 +325,7 @@ class Store:
         if key not in self._damaged:
             if len(self._damaged) >= _WARNED:
                 self._damaged.clear()
+                self._odd.clear()
             self._damaged.add(key)
             events.warn(f"{self!r}: {name} counts as missing: {why}")
 
