@@ -1,7 +1,7 @@
 """What numpy arrays and pandas tables consist of, for a digest.
 
-An array counts by its dtype (with the byte order), its shape and its items; not by how they lie in memory, nor whether they
-lie there or in a mapped file. A table counts by its columns, each as an array, and by its index.
+An array counts by its dtype, its shape and its items; not by how they lie in memory (in which order, with which byte first), nor
+whether they lie there or in a mapped file. A table counts by its columns, each as an array, and by its index.
 
 Bytes are hashed where they lie, if they lie in order. What no value owns isn't hashed: the gaps between the fields of a
 structured array, the unused bytes of a long double, what is under the mask of a column with missing values.
@@ -49,7 +49,8 @@ def way(kind: type) -> Callable[[Any], Expansion] | None:
 def _array(value: Array) -> Expansion:
     if type(value) in {np.ndarray, np.memmap}:
         return _plain_array(value)
-    state = [part for pair in getattr(value, "__dict__", {}).items() for part in pair]
+    own = getattr(value, "__dict__", {})
+    state = [*own, *own.values()]
     base = _plain_array(value.view(np.ndarray))
     return Node(
         b"a numpy.ndarray",
@@ -61,7 +62,7 @@ def _array(value: Array) -> Expansion:
 def _plain_array(value: Array) -> Expansion:
     dtype = value.dtype
     if dtype.names is None and not dtype.hasobject and dtype.kind != "T":
-        return pack(b"numpy.ndarray", [plain(dtype.str), _shape(value), _items(value)])
+        return pack(b"numpy.ndarray", [plain(_little(dtype).str), _shape(value), _items(value)])
     names: tuple[str, ...] = ("", "", "")
     if dtype.names is None:
         items: Any = value.reshape(-1).tolist()
@@ -70,6 +71,11 @@ def _plain_array(value: Array) -> Expansion:
     else:
         items = Leaf(_items(value))
     return Node(b"numpy.ndarray", (dtype, Leaf(_shape(value)), items), names=names)
+
+
+def _little(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype with the lowest byte first; pickle doesn't keep the order either."""
+    return dtype.newbyteorder("<")
 
 
 def _shape(value: Array) -> bytes:
@@ -103,13 +109,14 @@ def _items(value: Array) -> bytes:
     if _is_padded(value.dtype):
         bare = np.ascontiguousarray(value).reshape(-1).view(np.uint8).reshape(-1, np.longdouble(0).itemsize)
         return buffer(bare[:, :_DOUBLE_IN_LONG].tobytes())
-    if value.flags.c_contiguous:
+    little = _little(value.dtype)
+    if value.flags.c_contiguous and value.dtype == little:
         return buffer(memoryview(value.reshape(-1).view(np.uint8)))  # type: ignore[arg-type]
     rows = value.reshape(-1) if value.ndim == 1 else value
     step = max(1, _CHUNK // max(1, value.nbytes // len(rows)))
     work = hasher(step * value.nbytes // len(rows))
     for start in range(0, len(rows), step):
-        chunk = np.ascontiguousarray(rows[start : start + step])
+        chunk = np.ascontiguousarray(rows[start : start + step], dtype=little)
         work.update(memoryview(chunk.reshape(-1).view(np.uint8)))  # type: ignore[arg-type]
     return b"B" + work.digest()
 
@@ -123,6 +130,9 @@ def _masked(value: Any) -> Expansion:
 
 
 def _scalar(value: Any) -> Expansion:
+    dtype = value.dtype
+    if type(value) is dtype.type and dtype.names is None and not _is_padded(dtype) and dtype == _little(dtype):
+        return pack(b"numpy scalar", [plain(dtype.str), buffer(value.tobytes())])
     base = _plain_array(np.asarray(value))
     return Node(b"numpy scalar", (type(value), base if isinstance(base, Node) else Leaf(base)), names=("", ""))
 
@@ -131,7 +141,7 @@ def _dtype(value: np.dtype[Any]) -> Expansion:
     if value.subdtype is not None:
         return Node(b"numpy.dtype array", (value.subdtype[0], value.subdtype[1]))
     if value.names is None:
-        return pack(b"numpy.dtype", [plain(value.str), plain(repr(value) if value.kind == "T" else "")])
+        return pack(b"numpy.dtype", [plain(_little(value).str), plain(repr(value) if value.kind == "T" else "")])
     fields = [part for name in value.names for part in (name, *value.fields[name][:2])]  # type: ignore[index]
     return Node(b"numpy.dtype struct", [*fields, value.itemsize])
 

@@ -13,6 +13,7 @@ from weakref import ref
 from woflo import _bytecode
 from woflo._fingerprint import cache_key, digest, named
 from woflo._merkle import Leaf, Node, pack, plain
+from woflo._origin import PACKAGE, PROJECT, origin, version_of
 from woflo._survey import SHORT, Survey, holdings, is_builtin, is_task, module_of
 from woflo._watch import ABSENT, content_of
 
@@ -113,15 +114,20 @@ def as_value(value: Any) -> bytes | Node:
     if is_task(value):
         version = getattr(value, "version", None)
         return Node(b"task", (value.fn,) if version is None else (value.name, version), names=("", ""))
-    name = named(module_of(value), value.__qualname__)
-    leaf = Leaf(pack(b"code", [name, plain(code_of(value).digest)]))
+    module = module_of(value)
+    whose, name = origin(module), named(module, value.__qualname__)
+    if whose == PROJECT:
+        leaf = Leaf(pack(b"code", [name, plain(code_of(value).digest)]))
+    else:
+        leaf = Leaf(pack(b"code of others", [name, plain(version_of(module) if whose == PACKAGE else "")]))
     if not isinstance(value, FunctionType) or not (value.__closure__ or value.__defaults__ or value.__kwdefaults__):
         return leaf.encoding
+    given = (value.__defaults__, value.__kwdefaults__) if whose == PROJECT else (None, None)
     cells = [content_of(cell) for cell in value.__closure__ or ()]
     found = [Leaf(b"") if one is ABSENT else one for one in cells]
     bound = Node(b"cells", found, names=[f".{name}" for name in value.__code__.co_freevars])
     names = ("", ".__defaults__", ".__kwdefaults__", "")
-    return Node(b"function", (leaf, value.__defaults__, value.__kwdefaults__, bound), names=names)
+    return Node(b"function", (leaf, *given, bound), names=names)
 
 
 # ---- the difference between two, in words

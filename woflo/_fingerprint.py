@@ -21,12 +21,12 @@ import copyreg
 import os
 from marshal import dumps as _marshal
 from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
+from weakref import WeakKeyDictionary
 
 from blake3 import blake3
 
 from woflo._merkle import (
     ATTRIBUTES,
-    INLINE,
     MEMBERS,
     PAIRS,
     PLAIN,
@@ -56,8 +56,8 @@ __all__ = ["Undigestible", "cache_key", "digest"]
 
 _VALUE = b"woflo value 1\0"
 _KEY = b"woflo key 1\0"
+_HEAP = 1 << 9  # of a type's flags: a class statement made it
 _NEW = (vars(copyreg)["__newobj__"], vars(copyreg)["__newobj_ex__"])  # what says "an object of this class"
-_FEW = 16  # items of a list or tuple that are looked at one by one
 _CHUNK = 1 << 20  # bytes of a file that are read at once
 
 
@@ -76,20 +76,12 @@ def digest(value: object, name: str = "") -> bytes:
     >>> digest(1) == digest(1.0)
     False
     """
-    kind = type(value)
-    if kind is tuple or kind is list:  # of a few plain values: what `encoding` would say, without its calls
-        parts: Any = value
-        if len(parts) <= _FEW:
-            for one in parts:
-                if type(one) not in PLAIN or one != one:  # noqa: PLR0124
-                    break
-            else:
-                data = _marshal(parts, 2)
-                if len(data) <= INLINE:
-                    return blake3(_VALUE + data).digest()
+    kind, found = type(value), None
+    if kind is tuple or kind is list:
+        found = sequence(value)  # type: ignore[arg-type]
     elif kind in PLAIN:
-        return blake3(_VALUE + plain(value)).digest()
-    return blake3(_VALUE + encoding(value, name)).digest()
+        found = plain(value)
+    return blake3(_VALUE + (found or encoding(value, name))).digest()
 
 
 def encoding(value: object, name: str = "", code: Expand | None = None) -> bytes:
@@ -120,24 +112,22 @@ def cache_key(*parts: bytes | str) -> str:
 
 def expand(value: Any, code: Expand | None = None) -> Expansion:
     kind = type(value)
-    known = _KNOWN.get(kind)
-    if known is None:
-        known = _way(kind)
+    known = _KNOWN.get(kind) or _way(kind)
     if known is _is_code:
         return (code or _code)(value)
     return known(value)
 
 
 def _way(kind: type) -> Expand:
-    """How to expand values of a class that is met for the first time."""
-    found = _choose(kind)
-    if origin(module_of(kind)) != PROJECT:  # the project's may be made anew at every call
-        _KNOWN[kind] = found
+    """How to expand values of a class that is not in the table."""
+    found = _LATER.get(kind)
+    if found is None:
+        found = _LATER[kind] = _choose(kind)
     return found
 
 
 def _choose(kind: type) -> Expand:
-    if hasattr(kind, "__woflo_digest__"):
+    if any("__woflo_digest__" in vars(base) for base in kind.__mro__):
         return _hooked
     if issubclass(kind, type):
         return _is_code
@@ -152,6 +142,8 @@ def _choose(kind: type) -> Expand:
             return found
     if issubclass(kind, (set, frozenset)):
         return _set_of_a_kind
+    if _is_ordinary(kind):
+        return _object
     gives_once = kind.__module__ in {"builtins", "itertools"} and hasattr(kind, "__next__")
     return _spent if gives_once else _reduced
 
@@ -178,7 +170,7 @@ def _tuple(value: tuple[Any, ...]) -> Expansion:
 
 
 def _dict(value: dict[Any, Any]) -> Expansion:
-    return mapping(value) or Node(b"dict", [part for pair in value.items() for part in pair], PAIRS)
+    return mapping(value) or Node(b"dict", [*value, *value.values()], PAIRS)
 
 
 def _set(value: set[Any]) -> Expansion:
@@ -249,6 +241,11 @@ def _cached_property(value: Any) -> Expansion:
     return Node(b"cached_property", (value.func, value.attrname), names=(".func", ".attrname"))
 
 
+def _partial(value: Any) -> Expansion:
+    parts = (type(value), value.func, Node(b"", value.args), value.keywords, _attributes(vars(value)))
+    return Node(b"partial", parts, names=("", ".func", "", "", ""))
+
+
 def _enum(value: Any) -> Expansion:
     return Node(b"enum", (type(value), value._name_, value._value_), names=("", "", ".value"))
 
@@ -269,6 +266,15 @@ def _weak(value: object) -> Expansion:
     raise Undigestible("", f"a {type(value).__name__} holds what others may let go at any time")
 
 
+def _logger(value: object) -> Expansion:
+    """Where a log goes changes no result; a logger of Python's says its name itself."""
+    return named(type(value).__module__, type(value).__qualname__)
+
+
+def _run(value: Any) -> Expansion:
+    raise Undigestible("", f"{value.name} is a TaskRun: its value counts, not the run")
+
+
 def _identity(value: object) -> Expansion:
     raise Undigestible("", f"{value!r} has no content: it is only ever equal to itself")
 
@@ -281,13 +287,32 @@ def named(module: str, qualname: str) -> bytes:
 # ---- objects: the state that pickle would keep
 
 
+def _is_ordinary(kind: type) -> bool:
+    """Whether an object of this class is what its `__dict__` says, and pickle would ask nobody else."""
+    return (
+        all(base.__flags__ & _HEAP for base in kind.__mro__[:-1])
+        and all(
+            getattr(kind, name) is getattr(object, name) for name in ("__reduce_ex__", "__reduce__", "__getstate__")
+        )
+        and not hasattr(kind, "__getnewargs__")
+        and not hasattr(kind, "__getnewargs_ex__")
+        and not any("__slots__" in vars(base) for base in kind.__mro__)
+        and kind.__dictoffset__ != 0
+    )
+
+
+def _object(value: Any) -> Expansion:
+    kind = type(value)
+    if kind in copyreg.dispatch_table:
+        return _reduced(value)
+    return Node(b"object", (kind, _attributes(object.__getattribute__(value, "__dict__"))), names=("", ""))
+
+
 def _reduced(value: Any) -> Expansion:
     kind = type(value)
     try:
         special = copyreg.dispatch_table.get(kind)
         reduced = value.__reduce_ex__(4) if special is None else special(value)
-    except RecursionError:
-        raise
     except Exception as error:
         what = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
         raise Undigestible("", f"what a {what} holds can't be read ({_told(error)})") from error
@@ -295,15 +320,23 @@ def _reduced(value: Any) -> Expansion:
         if hasattr(value, "__wrapped__"):  # lru_cache says no more than its name
             own = {name: part for name, part in getattr(value, "__dict__", {}).items() if not name.startswith("__")}
             return Node(b"wrapper", (kind, value.__wrapped__, _attributes(own)), names=("", ".__wrapped__", ""))
-        return named(getattr(value, "__module__", None) or kind.__module__, reduced)
+        return named(_home(value if hasattr(value, "__module__") else kind), reduced)
     make, args, state, items, pairs = (*reduced, None, None, None)[:5]
     if make in _NEW:
         make, args = args[0], args[1:]
+    if not isinstance(make, type) and origin(module := _home(make)) != PROJECT:
+        make = Leaf(named(module, getattr(make, "__qualname__", "")))  # how it is made again is no part of what it is
     children = [make, Node(b"", args), _state(state)]
     if items is not None or pairs is not None:
         children.append(list(items or ()))
-        children.append(Node(b"dict", [part for pair in pairs or () for part in pair], PAIRS))
+        given = list(pairs or ())
+        children.append(Node(b"dict", [*(key for key, _ in given), *(one for _, one in given)], PAIRS))
     return Node(b"object", children, names=("", "", "", "", ""))
+
+
+def _home(value: Any) -> str:
+    module = getattr(value, "__module__", None)
+    return module if type(module) is str else "builtins"
 
 
 def _state(state: Any) -> Any:
@@ -314,8 +347,11 @@ def _state(state: Any) -> Any:
     return state
 
 
-def _attributes(state: dict[Any, Any]) -> Node:
-    return Node(b"state", [part for pair in state.items() for part in pair], ATTRIBUTES)
+def _attributes(state: dict[Any, Any]) -> Node | Leaf:
+    found = mapping(state)
+    if found is not None:
+        return Leaf(found)
+    return Node(b"state", [*state, *state.values()], ATTRIBUTES)
 
 
 def _told(error: BaseException) -> str:
@@ -358,8 +394,8 @@ def _entry(value: _Entry) -> Expansion:
                 return pack(b"loop", [])
             above = value.above | {place}
             names = sorted(os.listdir(value.path))
-            inside = [part for name in names for part in (name, _Entry(os.path.join(value.path, name), above))]
-            return Node(b"folder", inside, PAIRS)
+            inside = [_Entry(os.path.join(value.path, name), above) for name in names]
+            return Node(b"folder", [*names, *inside], PAIRS)
         if S_ISREG(found.st_mode):
             return pack(b"file", [_content(value.path, found.st_size)])
     except FileNotFoundError:  # a link that leads nowhere
@@ -382,6 +418,7 @@ def _content(path: str, size: int) -> bytes:
     return b"B" + work.digest()
 
 
+_LATER: WeakKeyDictionary[type, Expand] = WeakKeyDictionary()  # the program may make classes without end
 _KNOWN: dict[type, Expand] = {
     list: _list,
     tuple: _tuple,
@@ -412,8 +449,11 @@ _BY_NAME: dict[tuple[str, str], Expand] = {  # of classes that need not be loade
     ("collections", "OrderedDict"): _ordered_dict,
     ("enum", "Enum"): _enum,
     ("functools", "cached_property"): _cached_property,
+    ("functools", "partial"): _partial,
     ("pathlib", "Path"): _path,
     ("pathlib._local", "Path"): _path,  # Python 3.13
+    ("loguru._logger", "Logger"): _logger,
+    ("woflo.runners.base", "BaseTaskRun"): _run,
     ("weakref", "WeakKeyDictionary"): _weak,
     ("weakref", "WeakValueDictionary"): _weak,
     ("_weakrefset", "WeakSet"): _weak,

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import os
 from marshal import dumps as _marshal
+from operator import ne
 
 from blake3 import blake3
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from typing import Any
 
     Reference = bytes | int  # what stands for a child: its encoding, or its number while it is open
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ATTRIBUTES",
-    "INLINE",
     "ITEMS",
     "MEMBERS",
     "PAIRS",
@@ -44,12 +44,13 @@ __all__ = [
 ]
 
 ITEMS, PAIRS, MEMBERS, ATTRIBUTES = range(1, 5)
-"""What the children of a node are: a sequence; keys and values in turn, whose order doesn't count; a set; pairs whose keys
-are names of attributes."""
+"""What the children of a node are: a sequence; keys and then their values, whose order doesn't count; a set; pairs whose
+keys are names of attributes."""
 
 PLAIN = frozenset({bool, bytes, float, int, str, type(None)})  # what marshal writes in one way only
 _FORMAT = 2  # of marshal: floats in binary, no references (they depend on who else holds an object)
-INLINE = 128  # bytes of an encoding that stands for itself; its length must fit into one byte
+_INLINE = 128  # bytes of an encoding that stands for itself; its length must fit into one byte
+_FEW = 16  # items of a list or tuple that are looked at one by one: a loop is faster than setting up others
 _LARGE = 1 << 16  # bytes of a buffer that is hashed where it lies
 _THREADED = 1 << 22  # bytes from which threads pay: starting and ending them takes 40 µs, hashing these 500
 _MOST_THREADS = 8  # memory is the limit before that
@@ -137,14 +138,14 @@ def pack(label: bytes, references: Sequence[bytes], kind: int = ITEMS) -> bytes:
 
 
 def _short(payload: bytes) -> bytes:
-    if len(payload) <= INLINE:
+    if len(payload) <= _INLINE:
         return b"<%c%s" % (len(payload), payload)
     return b"#" + _hashed(payload)
 
 
 def _marshalled(value: Any) -> bytes:
     data = _marshal(value, _FORMAT)
-    return data if len(data) <= INLINE else b"#" + _hashed(data)
+    return data if len(data) <= _INLINE else b"#" + _hashed(data)
 
 
 # ---- plain values, and containers of nothing else: C loops
@@ -163,46 +164,60 @@ def plain(value: Any) -> bytes:
 
 def sequence(value: list[Any] | tuple[Any, ...]) -> bytes | None:
     """The encoding of a list or tuple; None if not all of it is plain."""
+    if len(value) <= _FEW:
+        for one in value:
+            kind = type(one)
+            if kind not in PLAIN:
+                return None
+            if one != one or (kind in _SIZED and len(one) > _INLINE):  # noqa: PLR0124
+                break
+        else:
+            return _marshalled(value)
     kinds = set(map(type, value))
     if not kinds <= PLAIN or not _fits(kinds, value):
         return None
-    if float in kinds and _has_nan(value):
-        value = type(value)(_one_nan(value))
+    if float in kinds and any(map(ne, value, value)):
+        value = type(value)(_NAN if one != one else one for one in value)  # noqa: PLR0124
     return _marshalled(value)
 
 
 def mapping(value: dict[Any, Any]) -> bytes | None:
-    """The encoding of a dict; None if a key is no text or a value isn't plain."""
-    kinds = set(map(type, value.values()))
-    if not kinds <= PLAIN or not _TEXT.issuperset(map(type, value)):
+    """The encoding of a dict; None if its keys are not of one type that has an order, or a value isn't plain."""
+    kinds = set(map(type, value))
+    if not _has_order(kinds, value):
         return None
-    parts = [part for pair in sorted(value.items()) for part in pair]
-    if not _fits(kinds | _TEXT, parts):
-        return None
-    if float in kinds and _has_nan(parts):
-        parts = list(_one_nan(parts))
+    parts: list[Any] = []
+    for key in sorted(value):
+        one = value[key]
+        kind = type(one)
+        if kind not in PLAIN or (kind in _SIZED and len(one) > _LARGE):
+            return None
+        parts.append(key)
+        parts.append(_NAN if one != one else one)  # noqa: PLR0124
     return _short(b"\2d" + _marshal(parts, _FORMAT))
 
 
 def members(value: set[Any] | frozenset[Any]) -> bytes | None:
     """The encoding of a set or frozenset; None if its members are not of one type that has an order."""
-    kinds = set(map(type, value))
-    if len(kinds) > 1 or not kinds <= _ORDERED or not _fits(kinds, value) or (float in kinds and _has_nan(value)):
+    if not _has_order(set(map(type, value)), value):
         return None
     return _short((b"\2s" if type(value) is set else b"\2f") + _marshal(sorted(value), _FORMAT))
 
 
-def _fits(kinds: set[type], values: Iterable[Any]) -> bool:
+def _has_order(kinds: set[type], values: Collection[Any]) -> bool:
+    """Whether the values are small, and have one order whatever happens."""
+    if len(kinds) > 1 or not kinds <= _ORDERED or not _fits(kinds, values):
+        return False
+    return float not in kinds or not any(one != one for one in values)  # noqa: PLR0124
+
+
+def _fits(kinds: set[type], values: Collection[Any]) -> bool:
     """Whether none of the values is so large that it should not be copied."""
-    return not kinds & _SIZED or all(len(one) <= _LARGE for one in values if type(one) in _SIZED)
-
-
-def _has_nan(values: Iterable[Any]) -> bool:
-    return any(one != one for one in values)  # noqa: PLR0124
-
-
-def _one_nan(values: Iterable[Any]) -> Iterator[Any]:
-    return (_NAN if one != one else one for one in values)  # noqa: PLR0124
+    if not kinds & _SIZED:
+        return True
+    if len(kinds) > 1:
+        values = [one for one in values if type(one) in _SIZED]
+    return max(map(len, values), default=0) <= _LARGE
 
 
 # ---- the fold
@@ -211,7 +226,7 @@ def _one_nan(values: Iterable[Any]) -> Iterator[Any]:
 class _Frame:
     """A node whose children are being folded."""
 
-    __slots__ = ("children", "cyclic", "key", "low", "node", "number", "references")
+    __slots__ = ("children", "cyclic", "key", "low", "node", "number", "places", "references")
 
     def __init__(self, node: Node, number: int, key: int) -> None:
         self.node = node
@@ -220,7 +235,8 @@ class _Frame:
         self.key = key  # the value's id
         self.cyclic = False  # one of the references is a number
         self.references: list[Reference] = []
-        self.children = iter(node.children)
+        self.places: list[int] = []  # of pairs: in which order the values come
+        self.children: Iterator[Any] = iter(node.children)
 
 
 def fold(value: object, expand: Callable[[Any], bytes | Node], name: str = "") -> bytes:
@@ -236,7 +252,11 @@ def fold(value: object, expand: Callable[[Any], bytes | Node], name: str = "") -
     """
     if type(value) in PLAIN:
         return plain(value)
-    return _Fold(expand, name).run(value)
+    try:
+        found = expand(value)
+    except Undigestible as error:
+        raise Undigestible(name + error.path, error.reason) from error.__cause__
+    return _Fold(expand, name).run(value, found) if isinstance(found, Node) else found
 
 
 class _Fold:
@@ -248,13 +268,15 @@ class _Fold:
         self._seen: dict[int, Reference] = {}  # by the value's id
         self._kept: list[object] = []  # so that no other value gets an id that is in `_seen`
         self._open: list[_Frame] = []  # left, but part of a cycle that isn't complete
+        self._cycles = False  # whether any was closed
         self._stack: list[_Frame] = []
 
-    def run(self, value: object) -> bytes:
+    def run(self, value: object, consists_of: Node) -> bytes:
         seen, kept, stack = self._seen, self._kept, self._stack
-        frame = outermost = _Frame(Node(b"", (value,), names=(self._name,)), 0, 0)
-        stack.append(frame)
-        number = 0
+        outermost = _Frame(Node(b"", (), names=(self._name,)), 0, 0)
+        stack.append(outermost)
+        seen[id(value)] = number = 1
+        frame = self._entered(consists_of, 1, id(value))
         while True:
             references = frame.references
             for child in frame.children:
@@ -273,8 +295,7 @@ class _Fold:
                     if isinstance(found, Node):
                         number += 1
                         seen[key] = number
-                        frame = _Frame(found, number, key)
-                        stack.append(frame)
+                        frame = self._entered(found, number, key)
                         break
                     known = seen[key] = found
                 elif type(known) is int:
@@ -294,9 +315,39 @@ class _Fold:
         except Undigestible as error:
             raise Undigestible(self._path() + error.path, error.reason) from error.__cause__
 
+    def _entered(self, node: Node, number: int, key: int) -> _Frame:
+        frame = _Frame(node, number, key)
+        if node.kind in {PAIRS, ATTRIBUTES}:
+            frame.children = self._keys_first(frame)
+        self._stack.append(frame)
+        return frame
+
+    def _keys_first(self, frame: _Frame) -> Iterator[Any]:
+        """The children of pairs: the keys, then the values in the order of the keys' encodings."""
+        children, references = frame.node.children, frame.references
+        count = len(children) // 2
+        keys = children[:count]
+        yield from keys
+        self._settle(frame, keys, "a key of a dict")
+        order = sorted(range(count), key=references.__getitem__)
+        references.sort(key=_bytes)
+        frame.places = [place + count for place in order]
+        for place in frame.places:
+            yield children[place]
+
+    def _settle(self, frame: _Frame, parts: Sequence[Any], what: str) -> None:
+        """See to it that the encodings of members and keys don't depend on the order in which they were found."""
+        references = frame.references
+        if frame.cyclic and int in set(map(type, references)):
+            raise Undigestible(self._path(), f"{what} leads back to it: no order of them is the same in all processes")
+        if self._cycles:  # how a cycle is encoded depends on where it was entered
+            references[:] = [fold(part, self._expand) for part in parts]
+
     def _leave(self, frame: _Frame, parent: _Frame) -> None:
-        if frame.node.kind is not ITEMS:
-            self._put_in_order(frame)
+        node, references = frame.node, frame.references
+        if node.kind == MEMBERS:
+            self._settle(frame, node.children, "a member of a set")
+            references.sort(key=_bytes)
         if frame.low < frame.number:
             self._open.append(frame)
             parent.low = min(parent.low, frame.low)
@@ -306,24 +357,12 @@ class _Fold:
         if frame.cyclic:
             self._close(frame)
         else:
-            self._seen[frame.key] = pack(frame.node.label, frame.references, frame.node.kind)  # type: ignore[arg-type]
+            self._seen[frame.key] = pack(node.label, references, node.kind)  # type: ignore[arg-type]
         parent.references.append(self._seen[frame.key])
-
-    def _put_in_order(self, frame: _Frame) -> None:
-        references, step = frame.references, 1 if frame.node.kind == MEMBERS else 2
-        if frame.cyclic and int in set(map(type, references[::step])):
-            what = "a member of a set" if step == 1 else "a key of a dict"
-            raise Undigestible(
-                self._path(), f"{what} leads back to it, and there is no order in which all processes find it"
-            )
-        if step == 1:
-            references.sort(key=_bytes)
-        else:
-            pairs = sorted(zip(references[::2], references[1::2], strict=True), key=_by_key)
-            references[:] = [part for pair in pairs for part in pair]
 
     def _close(self, first: _Frame) -> None:
         """Fold a whole cycle, or several that hang together: all that was left open since `first` was entered."""
+        self._cycles = True
         frames = {first.number: first}
         while self._open and self._open[-1].number > first.number:
             frame = self._open.pop()
@@ -354,12 +393,6 @@ def _bytes(reference: Reference) -> Any:
     return reference
 
 
-def _by_key(pair: tuple[Reference, Reference]) -> tuple[Reference, bytes]:
-    """Keys that differ only in what doesn't count (NaN) are told apart by their values."""
-    key, value = pair
-    return key, value if type(value) is bytes else b""
-
-
 def _piece(frame: _Frame) -> str:
     """How the child that is being folded is reached from its node."""
     node, index = frame.node, len(frame.references)
@@ -369,10 +402,11 @@ def _piece(frame: _Frame) -> str:
         return "{…}"
     if node.kind == ITEMS:
         return f"[{index}]"
-    key = node.children[index - index % 2]
-    if node.kind == ATTRIBUTES:
-        return f".{key}"
-    return f"[{_shown(key)}]" if index % 2 else f"[key {_shown(key)}]"
+    count = len(node.children) // 2
+    if index < count:
+        return f"[key {_shown(node.children[index])}]"
+    key = node.children[frame.places[index - count] - count]
+    return f".{key}" if node.kind == ATTRIBUTES else f"[{_shown(key)}]"
 
 
 def _shown(key: object) -> str:

@@ -4,7 +4,8 @@ What is met counts
 
 - of the project: by its code, its defaults, its closure, and what it looks up in turn;
 - of an installed package: by the package's version; of Python's library: by Python's version;
-- a value: by its digest at this time; a part of it that can't be digested (a lock, an open client) by its type only.
+- a value: by its digest at this time; a part of it that can't be digested (a lock, an open client) by its type only; a path
+  by its text, but by what is there if it is a default.
 
 What doesn't count: names that are only known at run time (`getattr(module, name)`, `eval`), names and places of files,
 docstrings and annotations. What the survey has found is told in the order in which it was found, so that one digest means one
@@ -21,7 +22,7 @@ from woflo import _bytecode
 from woflo._fingerprint import Undigestible, cache_key, digest, expand, named
 from woflo._merkle import PLAIN, Leaf, Node, fold, plain
 from woflo._origin import PACKAGE, PROJECT, compiled_file, file_of, origin, python_version, version_of
-from woflo._watch import ABSENT, ATTRIBUTE, CELL, DEFAULT, GLOBAL, Place, Watch, content_of
+from woflo._watch import ABSENT, ATTRIBUTE, CELL, DEFAULT, GLOBAL, LOADED, PART, Place, Watch, content_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,8 +62,9 @@ _OF_THE_TEXT = frozenset(
 )  # fmt: skip - attributes that Python keeps of a class's text, or for itself
 _MOST_DECORATORS = 100  # of one function, one round the other; more are a circle
 _DESCRIPTORS = (GetSetDescriptorType, MemberDescriptorType)
-_FIXED = PLAIN | {BuiltinFunctionType, classmethod, complex, property, range, staticmethod, type(...)}
-"""Types whose values never change; what a property is made of is watched by itself."""
+_FIXED = PLAIN | {BuiltinFunctionType, complex, range, type(...)}  # types whose values never change
+_MADE_OF = {staticmethod: ("__func__",), classmethod: ("__func__",), property: ("fget", "fset", "fdel")}
+_CONTAINERS = {"collections", "functools", "types"}  # modules of Python whose objects are no more than what is in them
 
 
 class Survey:
@@ -175,7 +177,8 @@ class Survey:
             self.watch.weakly(place, value)
 
     def _value(self, value: Any, label: str, place: Place | None) -> None:
-        encoding, met, loose = _held(value)
+        files = place is not None and place.kind == DEFAULT
+        encoding, met, loose = _held(value, files)
         self._told.append(encoding)
         for one in sorted(met, key=_order):
             if not isinstance(one, type) or not self._outside(one.__module__):
@@ -189,7 +192,7 @@ class Survey:
             if type(value) in _FIXED:
                 self.watch.same(place, value)
             else:
-                self.watch.content(place, encoding, met)
+                self.watch.content(place, encoding, met, files)
 
     # ---- what it consists of
 
@@ -228,11 +231,11 @@ class Survey:
 
     def _class(self, cls: type) -> None:
         file, bases = file_of(cls.__module__), (type(cls), *cls.__bases__)
-        told = ["class", cls.__module__, cls.__qualname__]
+        told = ["class", cls.__module__.replace("__mp_main__", "__main__"), cls.__qualname__]
         told += [part for base in bases for part in (base.__module__, base.__qualname__)]
         self._part(self._label(cls), _marshal(told, 2))
         self._told += told
-        self.watch.cls(cls)
+        self.watch.attributes(cls)
         for base in bases:
             self._tell(base, "", None)
         for name, value in sorted(vars(cls).items()):
@@ -240,12 +243,11 @@ class Survey:
                 continue
             label, place = f"attribute {name} of class {cls.__qualname__} in {file}", Place(ATTRIBUTE, cls, name)
             self._told += ["attribute", name, type(value).__name__]
-            parts = _parts(value)
-            if parts:
-                self.watch.same(place, value)
-            for part in parts:
-                self._tell(part, label, None)
-            if not parts:
+            for part in _MADE_OF.get(type(value), ()):
+                inside = getattr(value, part)
+                if inside is not None:
+                    self._tell(inside, label, Place(PART, cls, (name, part)))
+            if type(value) not in _MADE_OF:
                 self._tell(value, label, place)
         for field in vars(cls).get("__dataclass_fields__", {}).values():
             flags = (field.name, field.init, field.repr, field.hash, field.compare, field.kw_only)
@@ -258,6 +260,7 @@ class Survey:
         self._told += ["module", module.__name__]
         if self._outside(module.__name__):
             return
+        self.watch.attributes(module)
         for name, value in sorted(vars(module).items()):
             if name not in _NO_CONTENT and not isinstance(value, ModuleType):
                 self._told.append(name)
@@ -334,47 +337,82 @@ class Survey:
         if self._outside(name):
             return
         module = _imported(name)
+        place = Place(LOADED, fn, name)
         if module is None:
             self._told.append("undefined")
+            self.watch.same(place, ABSENT)
         elif reference.chain != ("",):
-            self._follow(module, reference.chain, name, name, None)
+            self._follow(module, reference.chain, name, name, place)
 
 
 # ---- values in which code may be
 
 
-def holdings(value: Any) -> tuple[bytes, list[Any]]:
-    """The encoding of a value, in which code counts by name, and that code."""
-    encoding, met, _ = _held(value)
+def holdings(value: Any, files: bool) -> tuple[bytes, list[Any]]:
+    """The encoding of a value, in which code counts by name, and that code; `files`: a path counts by what is there."""
+    encoding, met, _ = _held(value, files)
     return encoding, met
 
 
-def _held(value: Any) -> tuple[bytes, list[Any], list[str]]:
+def _held(value: Any, files: bool) -> tuple[bytes, list[Any], list[str]]:
     """The encoding of a value, the code in it, and the types of what can't be digested: they count by name."""
-    met: list[Any] = []
-    loose: list[str] = []
+    holdings = _Holdings(files)
+    try:
+        return fold(value, holdings.expand), holdings.met, holdings.loose
+    except Undigestible:  # a set that leads back to itself
+        kind = type(value)
+        return named(kind.__module__, kind.__qualname__), holdings.met, [*holdings.loose, _called(kind)]
 
-    def in_part(part: Any) -> bytes | Node:
+
+class _Holdings:
+    """What a value consists of, without what can't be digested, and with code by its name only."""
+
+    def __init__(self, files: bool) -> None:
+        self.met: list[Any] = []
+        self.loose: list[str] = []
+        self._files = files
+
+    def expand(self, part: Any) -> bytes | Node:
         try:
-            return expand(part, by_name)
+            found = self._strictly(part)
+            if type(found) is Node and found.label == b"object" and _is_live(type(part)):
+                return fold(part, self._strictly)  # all of it or nothing: the rest of a client says nothing about it
         except (Undigestible, RecursionError):
             kind = type(part)
-            loose.append(f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."))
+            self.loose.append(_called(kind))
             inside = getattr(part, "__wrapped__", None)
             return Node(b"loose", (kind, inside if isinstance(inside, FunctionType) else None))
+        return found
 
-    def by_name(code: Any) -> bytes | Node:
+    def _strictly(self, part: Any) -> bytes | Node:
+        if not self._files and _is_path(part):
+            return named("pathlib", str(part))
+        return expand(part, self._by_name)
+
+    def _by_name(self, code: Any) -> bytes | Node:
         if isinstance(code, CodeType):
             return _bytecode.read(code).encoding
         if is_task(code):
             version = getattr(code, "version", None)
             return Node(b"task", (code.fn,) if version is None else (code.name, version))
-        met.append(code)
+        self.met.append(code)
         if isinstance(code, FunctionType):
             return _bare(code)
         return named(code.__name__, "") if isinstance(code, ModuleType) else named(code.__module__, code.__qualname__)
 
-    return fold(value, in_part), met, loose
+
+def _called(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+
+
+def _is_live(kind: type) -> bool:
+    """Whether an object may be a connection to something: those of others' classes, but for containers."""
+    return kind.__module__ not in _CONTAINERS and origin(kind.__module__) != PROJECT
+
+
+def _is_path(value: Any) -> bool:
+    pathlib = sys.modules.get("pathlib")
+    return pathlib is not None and isinstance(value, pathlib.PurePath)
 
 
 def _bare(fn: FunctionType) -> Node:
@@ -393,15 +431,6 @@ def _order(value: Any) -> tuple[str, str, bytes]:
         return value.__name__, "", b""
     does = _bytecode.read(value.__code__).encoding if isinstance(value, FunctionType) else b""
     return str(value.__module__), value.__qualname__, does
-
-
-def _parts(value: Any) -> list[Any]:
-    """The functions of which a class attribute was made."""
-    if isinstance(value, (staticmethod, classmethod)):
-        return [value.__func__]
-    if isinstance(value, property):
-        return [part for part in (value.fget, value.fset, value.fdel) if part is not None]
-    return []
 
 
 # ---- modules

@@ -6,24 +6,32 @@ held at all but looked at again where it was found.
 
 from __future__ import annotations
 
+import sys
 from weakref import ref
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import CellType, CodeType, FunctionType
+    from types import CellType, CodeType, FunctionType, ModuleType
     from typing import Any
 
-    Content = Callable[[Any], tuple[bytes, list[Any]]]
+    Content = Callable[[Any, bool], tuple[bytes, list[Any]]]
 
-__all__ = ["ABSENT", "ATTRIBUTE", "CELL", "DEFAULT", "GLOBAL", "Place", "Watch", "content_of"]
+__all__ = ["ABSENT", "ATTRIBUTE", "CELL", "DEFAULT", "GLOBAL", "LOADED", "PART", "Place", "Watch", "content_of"]
 
 ABSENT = object()  # stands for what isn't there
-GLOBAL, ATTRIBUTE, CELL, DEFAULT = range(4)
+GLOBAL, ATTRIBUTE, PART, CELL, DEFAULT, LOADED = range(6)
 
 
 class Place:
-    """Where something was found: a global name of a function, an attribute, a cell of a closure, a default."""
+    """Where something was found.
+
+    Attributes:
+        kind: GLOBAL: a global name of a function; ATTRIBUTE: of a class or module; PART: an attribute of such an attribute; CELL:
+            a variable of a closure; DEFAULT: of a parameter; LOADED: a module among all that are loaded.
+        owner: the function, class or module, held weakly.
+        key: the name; for PART two of them; for CELL and a default by position the number.
+    """
 
     __slots__ = ("key", "kind", "owner")
 
@@ -34,14 +42,8 @@ class Place:
 
     def now(self) -> Any:
         """What is found there now."""
-        owner = self.owner()
-        if self.kind == GLOBAL:
-            return ABSENT if owner is None else owner.__globals__.get(self.key, ABSENT)
-        if self.kind == ATTRIBUTE:
-            return ABSENT if owner is None else vars(owner).get(self.key, ABSENT)
-        if self.kind == CELL:
-            return ABSENT if owner is None else content_of(owner.__closure__[self.key])
-        return ABSENT if owner is None else _default(owner, self.key)
+        owner, key = self.owner(), self.key
+        return ABSENT if owner is None else _WAYS[self.kind](owner, key)
 
 
 def content_of(cell: CellType) -> Any:
@@ -55,6 +57,16 @@ def content_of(cell: CellType) -> Any:
 def _default(fn: FunctionType, key: int | str) -> Any:
     values: Any = fn.__defaults__ if isinstance(key, int) else fn.__kwdefaults__
     return values[key]
+
+
+_WAYS: tuple[Callable[[Any, Any], Any], ...] = (
+    lambda fn, name: fn.__globals__.get(name, ABSENT),
+    lambda owner, name: vars(owner).get(name, ABSENT),
+    lambda owner, names: getattr(vars(owner).get(names[0]), names[1], ABSENT),
+    lambda fn, number: content_of(fn.__closure__[number]),
+    _default,
+    lambda _, name: sys.modules.get(name, ABSENT),
+)
 
 
 class _Function:
@@ -82,17 +94,17 @@ class Watch:
         self._latest: dict[int, _Function] = {}  # by the function's id, during the survey
         self._fixed: list[tuple[Place, Any]] = []
         self._weak: list[tuple[Place, ref[Any]]] = []
-        self._counts: list[tuple[ref[type], int]] = []
-        self._contents: list[tuple[Place, bytes, list[ref[Any]]]] = []
+        self._counts: list[tuple[ref[Any], int, Any]] = []
+        self._contents: list[tuple[Place, bytes, list[ref[Any]], bool]] = []
 
     def function(self, fn: FunctionType) -> None:
         """Its code and defaults matter."""
         found = self._latest[id(fn)] = _Function(fn)
         self._functions.append(found)
 
-    def cls(self, cls: type) -> None:
-        """How many attributes it has matters."""
-        self._counts.append((ref(cls), len(vars(cls))))
+    def attributes(self, owner: type | ModuleType) -> None:
+        """How many attributes a class or module has matters, and a class's bases."""
+        self._counts.append((ref(owner), len(vars(owner)), getattr(owner, "__bases__", None)))
 
     def builtin(self, fn: FunctionType, name: str) -> None:
         """The name means a builtin as long as the module doesn't define it."""
@@ -114,9 +126,9 @@ class Watch:
         else:
             self._weak.append((place, ref(value)))
 
-    def content(self, place: Place, encoding: bytes, met: list[Any]) -> None:
+    def content(self, place: Place, encoding: bytes, met: list[Any], files: bool) -> None:
         """What is found there has to be encoded like this, and the code in it has to be the same."""
-        self._contents.append((place, encoding, [ref(one) for one in met]))
+        self._contents.append((place, encoding, [ref(one) for one in met], files))
 
     def done(self) -> None:
         """The survey is over."""
@@ -151,17 +163,19 @@ class Watch:
         for place, held in self._weak:
             if place.now() is not held():
                 return False
-        for owner, count in self._counts:
-            cls = owner()
-            if cls is None or len(vars(cls)) != count:
+        for kept, count, bases in self._counts:
+            owner = kept()
+            if owner is None or len(vars(owner)) != count or getattr(owner, "__bases__", None) != bases:
                 return False
-        return all(_is_still(place.now(), encoding, met, content) for place, encoding, met in self._contents)
+        for place, encoding, met, files in self._contents:
+            value = place.now()
+            if value is ABSENT or not _is_still(content(value, files), encoding, met):
+                return False
+        return True
 
 
-def _is_still(value: Any, encoding: bytes, met: list[ref[Any]], content: Content) -> bool:
-    if value is ABSENT:
-        return False
-    found, code = content(value)
+def _is_still(now: tuple[bytes, list[Any]], encoding: bytes, met: list[ref[Any]]) -> bool:
+    found, code = now
     if found != encoding or len(code) != len(met):
         return False
     return all(one is held() for one, held in zip(code, met, strict=True))
