@@ -152,7 +152,9 @@ _VERSIONED = ("version", "Python", "package ")
 
 
 def _rank(label: str) -> int:
-    """A new Python changes all byte code; else what the user wrote comes before what he installed."""
+    """What is named first: a new Python changes all byte code; an edited function also changes the values that hold it."""
     if label in {"version", "Python"}:
         return 0
-    return 2 if label.startswith("package ") else 1
+    if label.endswith(" itself"):
+        return 1
+    return 4 if label.startswith("package ") else 2 + label.startswith(("global ", "default ", "closure "))

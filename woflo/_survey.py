@@ -185,9 +185,9 @@ class Survey:
                 self._told += ["met", self._meet(one)]
         self._loose.update(dict.fromkeys(f"{label} ({kind})" for kind in loose))
         self._part(label, encoding)
-        module = getattr(value, "__module__", None)
-        if type(module) is str:
-            self._outside(module)
+        for module in (type(value).__module__, getattr(value, "__module__", None)):
+            if type(module) is str:
+                self._outside(module)
         if place is not None:
             if type(value) in _FIXED:
                 self.watch.same(place, value)
