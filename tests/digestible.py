@@ -378,7 +378,7 @@ def different() -> dict[str, Any]:
         "np.bytes_": np.bytes_(b"a"),
         "datetime64": np.datetime64("2024-01-01"),
         "datetime64 ns": np.datetime64("2024-01-01", "ns"),
-        "NaT": np.datetime64("NaT"),
+        "NaT": np.datetime64("NaT", "s"),
         "empty 0x2": np.empty((0, 2)),
         "empty 2x0": np.empty((2, 0)),
         "empty i8": np.empty((0, 2), "i8"),
