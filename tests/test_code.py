@@ -617,16 +617,26 @@ def test_specialised_byte_code_is_the_same_code() -> None:
 
 def test_tracing_is_no_change() -> None:
     """Nor do coverage, a debugger or a profiler change the code."""
-    source = "def f(x):\n y = x + 1\n return y"
-    before = code(source).digest
-    fn = space(source).names["f"]
-    sys.settrace(lambda *_: lambda *_: None)
-    try:
-        fn(1)
-        found = code_of(fn).digest
-    finally:
-        sys.settrace(None)
-    assert found == before
+    program = """
+        import sys
+        from woflo._code import code_of
+        def f(x):
+            y = x + 1
+            return y
+        def trace(*_):
+            return trace
+        if len(sys.argv) > 1:
+            sys.settrace(trace)
+        f(1)
+        print(code_of(f).digest)
+    """
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program), *traced], capture_output=True, text=True, check=True
+        ).stdout
+        for traced in ([], ["traced"])
+    ]
+    assert found[0] == found[1] != ""
 
 
 # ---- what can't be digested
