@@ -14,7 +14,7 @@ from woflo import _bytecode
 from woflo._fingerprint import cache_key, digest, named
 from woflo._merkle import Leaf, Node, pack, plain
 from woflo._origin import PACKAGE, PROJECT, origin, version_of
-from woflo._survey import SHORT, Survey, holdings, is_builtin, is_task, module_of
+from woflo._survey import SHORT, Survey, holdings, is_builtin, is_task, written_in
 from woflo._watch import ABSENT, content_of
 
 TYPE_CHECKING = False
@@ -114,7 +114,7 @@ def as_value(value: Any) -> bytes | Node:
     if is_task(value):
         version = getattr(value, "version", None)
         return Node(b"task", (value.fn,) if version is None else (value.name, version), names=("", ""))
-    module = module_of(value)
+    module = written_in(value)
     whose, name = origin(module), named(module, value.__qualname__)
     if whose == PROJECT:
         leaf = Leaf(pack(b"code", [name, plain(code_of(value).digest)]))

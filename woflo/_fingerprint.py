@@ -144,7 +144,7 @@ def _choose(kind: type) -> Expand:
         return _set_of_a_kind
     if _is_ordinary(kind):
         return _object
-    gives_once = kind.__module__ in {"builtins", "itertools"} and hasattr(kind, "__next__")
+    gives_once = module_of(kind) in {"builtins", "itertools"} and hasattr(kind, "__next__")
     return _spent if gives_once else _reduced
 
 
@@ -268,7 +268,7 @@ def _weak(value: object) -> Expansion:
 
 def _logger(value: object) -> Expansion:
     """Where a log goes changes no result; a logger of Python's says its name itself."""
-    return named(type(value).__module__, type(value).__qualname__)
+    return named(module_of(type(value)), type(value).__qualname__)
 
 
 def _run(value: Any) -> Expansion:
@@ -314,17 +314,17 @@ def _reduced(value: Any) -> Expansion:
         special = copyreg.dispatch_table.get(kind)
         reduced = value.__reduce_ex__(4) if special is None else special(value)
     except Exception as error:
-        what = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+        what = f"{module_of(kind)}.{kind.__qualname__}".removeprefix("builtins.")
         raise Undigestible("", f"what a {what} holds can't be read ({_told(error)})") from error
     if isinstance(reduced, str):
         if hasattr(value, "__wrapped__"):  # lru_cache says no more than its name
             own = {name: part for name, part in getattr(value, "__dict__", {}).items() if not name.startswith("__")}
             return Node(b"wrapper", (kind, value.__wrapped__, _attributes(own)), names=("", ".__wrapped__", ""))
-        return named(_home(value if hasattr(value, "__module__") else kind), reduced)
+        return named(module_of(value if hasattr(value, "__module__") else kind), reduced)
     make, args, state, items, pairs = (*reduced, None, None, None)[:5]
     if make in _NEW:
         make, args = args[0], args[1:]
-    if not isinstance(make, type) and origin(module := _home(make)) != PROJECT:
+    if not isinstance(make, type) and origin(module := module_of(make)) != PROJECT:
         make = Leaf(named(module, getattr(make, "__qualname__", "")))  # how it is made again is no part of what it is
     children = [make, Node(b"", args), _state(state)]
     if items is not None or pairs is not None:
@@ -332,11 +332,6 @@ def _reduced(value: Any) -> Expansion:
         given = list(pairs or ())
         children.append(Node(b"dict", [*(key for key, _ in given), *(one for _, one in given)], PAIRS))
     return Node(b"object", children, names=("", "", "", "", ""))
-
-
-def _home(value: Any) -> str:
-    module = getattr(value, "__module__", None)
-    return module if type(module) is str else "builtins"
 
 
 def _state(state: Any) -> Any:

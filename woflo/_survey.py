@@ -21,7 +21,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, GetSetDescriptorT
 from woflo import _bytecode
 from woflo._fingerprint import Undigestible, cache_key, digest, expand, named
 from woflo._merkle import PLAIN, Leaf, Node, fold, plain
-from woflo._origin import PACKAGE, PROJECT, compiled_file, file_of, origin, python_version, version_of
+from woflo._origin import PACKAGE, PROJECT, compiled_file, file_of, module_of, origin, python_version, version_of
 from woflo._watch import ABSENT, ATTRIBUTE, CELL, DEFAULT, GLOBAL, LOADED, PART, Place, Watch, content_of
 
 TYPE_CHECKING = False
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from woflo._bytecode import Import, Name
 
-__all__ = ["SHORT", "Survey", "holdings", "is_builtin", "is_task", "module_of"]
+__all__ = ["SHORT", "Survey", "holdings", "is_builtin", "is_task", "written_in"]
 
 SHORT = 16  # hexadecimal digits of a part's digest: enough to see that it changed
 
@@ -165,12 +165,12 @@ class Survey:
             self._told.append("task")
             code = value.fn
         is_code = isinstance(code, (FunctionType, ModuleType, type))
-        if isinstance(code, type) and self._outside(code.__module__):
-            self._told.append(named(code.__module__, code.__qualname__))
+        if isinstance(code, type) and self._outside(module_of(code)):
+            self._told.append(named(module_of(code), code.__qualname__))
         elif is_code:
             self._told += ["met", self._meet(code)]
             if name and not isinstance(code, ModuleType) and code.__name__ != name:
-                self._part(label, named(module_of(code), code.__qualname__))
+                self._part(label, named(written_in(code), code.__qualname__))
         else:
             self._value(code, label, place if code is value else None)
         if place is not None and (is_code or code is not value):
@@ -181,11 +181,11 @@ class Survey:
         encoding, met, loose = _held(value, files)
         self._told.append(encoding)
         for one in sorted(met, key=_order):
-            if not isinstance(one, type) or not self._outside(one.__module__):
+            if not isinstance(one, type) or not self._outside(module_of(one)):
                 self._told += ["met", self._meet(one)]
         self._loose.update(dict.fromkeys(f"{label} ({kind})" for kind in loose))
         self._part(label, encoding)
-        for module in (type(value).__module__, getattr(value, "__module__", None)):
+        for module in (module_of(type(value)), getattr(value, "__module__", None)):
             if type(module) is str:
                 self._outside(module)
         if place is not None:
@@ -197,7 +197,7 @@ class Survey:
     # ---- what it consists of
 
     def _function(self, fn: FunctionType) -> None:
-        module = module_of(fn)
+        module = written_in(fn)
         self.watch.function(fn)
         self._told += ["function", fn.__name__]
         if self._outside(module):
@@ -230,9 +230,9 @@ class Survey:
             self._tell(value, f"default of {name!r}{self._of(fn)}", Place(DEFAULT, fn, key))
 
     def _class(self, cls: type) -> None:
-        file, bases = file_of(cls.__module__), (type(cls), *cls.__bases__)
-        told = ["class", cls.__module__.replace("__mp_main__", "__main__"), cls.__qualname__]
-        told += [part for base in bases for part in (base.__module__, base.__qualname__)]
+        file, bases = file_of(module_of(cls)), (type(cls), *cls.__bases__)
+        told = ["class", module_of(cls).replace("__mp_main__", "__main__"), cls.__qualname__]
+        told += [part for base in bases for part in (module_of(base), base.__qualname__)]
         self._part(self._label(cls), _marshal(told, 2))
         self._told += told
         self.watch.attributes(cls)
@@ -271,13 +271,13 @@ class Survey:
         """What people call a function or class of the project."""
         if isinstance(value, type):
             what = f"class {value.__qualname__}"
-            return f"{what} itself" if value is self._root else f"{what} in {file_of(value.__module__)}"
+            return f"{what} itself" if value is self._root else f"{what} in {file_of(module_of(value))}"
         # What functools.wraps made has the name of what is inside it.
         qualname = value.__code__.co_qualname if hasattr(value, "__wrapped__") else value.__qualname__
         owner, _, name = qualname.rpartition(".")
         if value is self._root:
             return f"{name}() itself"
-        file = file_of(module_of(value))
+        file = file_of(written_in(value))
         where = f" in {file}" if file else ""
         if owner and not owner.endswith("<locals>"):
             return f"method {name}() of class {owner}{where}"
@@ -361,7 +361,7 @@ def _held(value: Any, files: bool) -> tuple[bytes, list[Any], list[str]]:
         return fold(value, holdings.expand), holdings.met, holdings.loose
     except Undigestible:  # a set that leads back to itself
         kind = type(value)
-        return named(kind.__module__, kind.__qualname__), holdings.met, [*holdings.loose, _called(kind)]
+        return named(module_of(kind), kind.__qualname__), holdings.met, [*holdings.loose, _called(kind)]
 
 
 class _Holdings:
@@ -398,16 +398,16 @@ class _Holdings:
         self.met.append(code)
         if isinstance(code, FunctionType):
             return _bare(code)
-        return named(code.__name__, "") if isinstance(code, ModuleType) else named(code.__module__, code.__qualname__)
+        return named(code.__name__, "") if isinstance(code, ModuleType) else named(module_of(code), code.__qualname__)
 
 
 def _called(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+    return f"{module_of(kind)}.{kind.__qualname__}".removeprefix("builtins.")
 
 
 def _is_live(kind: type) -> bool:
     """Whether an object may be a connection to something: those of others' classes, but for containers."""
-    return kind.__module__ not in _CONTAINERS and origin(kind.__module__) != PROJECT
+    return module_of(kind) not in _CONTAINERS and origin(module_of(kind)) != PROJECT
 
 
 def _is_path(value: Any) -> bool:
@@ -417,7 +417,7 @@ def _is_path(value: Any) -> bool:
 
 def _bare(fn: FunctionType) -> Node:
     """A function among values: what it does and what it brings with it; what it looks up isn't part of it."""
-    module = module_of(fn)
+    module = written_in(fn)
     does = _bytecode.read(fn.__code__).encoding if origin(module) == PROJECT else b""
     cells = [content_of(cell) for cell in fn.__closure__ or ()]
     bound = Node(b"cells", [Leaf(b"") if one is ABSENT else one for one in cells])
@@ -430,7 +430,7 @@ def _order(value: Any) -> tuple[str, str, bytes]:
     if isinstance(value, ModuleType):
         return value.__name__, "", b""
     does = _bytecode.read(value.__code__).encoding if isinstance(value, FunctionType) else b""
-    return str(value.__module__), value.__qualname__, does
+    return module_of(value), value.__qualname__, does
 
 
 # ---- modules
@@ -465,11 +465,9 @@ def _absolute(reference: Import, space: dict[str, Any]) -> str:
     return f"{base}.{reference.module}" if reference.module else base
 
 
-def module_of(code: Any) -> str:
+def written_in(code: Any) -> str:
     """Where code was written; a decorator may have given a function the module of another one."""
-    if isinstance(code, FunctionType):
-        return str(code.__globals__.get("__name__", ""))
-    return str(code.__module__)
+    return str(code.__globals__.get("__name__", "")) if isinstance(code, FunctionType) else module_of(code)
 
 
 def is_builtin(value: Any) -> bool:
