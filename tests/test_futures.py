@@ -34,6 +34,7 @@ from woflo.runners import (
     SequentialTaskRun,
     SpawnProcess,
     ThreadTaskRun,
+    _supervisor,
 )
 from woflo.testing import PATIENCE, FakeClock, Flag, Ledger, ScriptedTaskRun
 
@@ -577,6 +578,28 @@ def test_calls_that_nobody_asks_about_do_not_pile_up(executor):
     until(lambda: not executor._active)
     gc.collect()
     assert not any(one() for one in gone)
+
+
+@posix
+def test_a_future_may_be_dropped_anywhere(tmp_path):
+    """To drop a future waits for no other thread: the collector may do it inside of anybody's code."""
+    with TaskExecutor(1) as executor:
+        future, release = held(executor, tmp_path)
+        inside, dropped = threading.Event(), threading.Event()
+
+        def be_inside():
+            with _supervisor.get().lock:
+                inside.set()
+                assert dropped.wait(PATIENCE)
+
+        other = threading.Thread(target=be_inside)
+        other.start()
+        inside.wait(PATIENCE)
+        del future
+        dropped.set()
+        other.join(PATIENCE)
+        release.set()
+        until(lambda: not executor._active)
 
 
 def test_a_future_looks_by_itself(executor):

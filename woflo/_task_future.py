@@ -137,7 +137,7 @@ class TaskFuture(Future[T], Generic[T]):
     def __del__(self) -> None:
         run = getattr(self, "_run", None)
         if run is not None and not self._attached:
-            run.add_done_callback(self._executor._forget)
+            self._executor._drop(run)
 
     def __repr__(self) -> str:
         self._look()

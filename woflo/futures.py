@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import sys
-from _thread import allocate_lock
+from _thread import allocate_lock, start_new_thread
 from collections import deque
 from concurrent.futures import Executor, InvalidStateError
 from itertools import count, islice
@@ -163,6 +163,8 @@ class TaskExecutor(Executor):
         self._breaking = allocate_lock()
         self._active: dict[BaseTaskRun[Any], ref[TaskFuture[Any]]] = {}  # runs whose end is not known here
         self._starting: set[TaskFuture[Any]] = set()  # of calls that are about to be among them
+        self._dropped: deque[BaseTaskRun[Any]] = deque()  # of these, whose futures nobody has any more
+        self._adopting = False  # a thread is there for them
         self._draining: list[_waiters.Waiter] = []  # threads that wait for these
         self._last: tuple[Any, Any] = (_nothing, None)  # the function submitted last, weakly; how to get at its task
 
@@ -459,6 +461,34 @@ class TaskExecutor(Executor):
         self._active.pop(run, None)
         if self._draining:
             self._tell_draining()
+
+    def _drop(self, run: BaseTaskRun[Any]) -> None:
+        """Nobody has a run's future any more: have the run tell of its end.
+
+        This may be inside of anybody's code, the collector's included: where that takes more than a leaf's lock (over
+        processes, a background thread) another thread does it.
+        """
+        if run._owner is not _process.mark:  # the parent's, in a forked child
+            return
+        if not run._pumped:
+            run.add_done_callback(self._forget)
+            return
+        self._dropped.append(run)
+        if not self._adopting:
+            self._adopting = True
+            try:
+                start_new_thread(self._adopt, ())
+            except RuntimeError:  # none is to be had: the next one tries again
+                self._adopting = False
+
+    def _adopt(self) -> None:
+        """In a thread of its own: have the runs that were dropped tell of their ends."""
+        while self._adopting:
+            while self._dropped:
+                self._dropped.popleft().add_done_callback(self._forget)
+            self._adopting = False  # first this, then the look: `_drop` does it the other way round
+            if self._dropped:
+                self._adopting = True
 
     def _tell_draining(self) -> None:
         for waiter in list(self._draining):
