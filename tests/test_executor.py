@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import glob
 import multiprocessing.resource_tracker
 import os
 import pickle
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -367,19 +365,31 @@ def test_what_an_abandoned_attempt_brings_is_dropped():
 
 def test_a_worker_elsewhere_learns_that_it_is_to_stop(tmp_path):
     """`stop_requested()` turns true in another process; the file that says it is gone when the call has returned."""
-
-    def words():
-        return glob.glob(f"{tempfile.gettempdir()}/woflo-stop-*")
-
-    before = words()
     with spawned_pool(1) as pool:
         started, told = Flag(tmp_path / "started"), Flag(tmp_path / "told")
         run = woflo.task(ask, runner=ExecutorTaskRun.using(pool))(started, told)
         started.wait()
-        assert words() == before
+        assert not os.path.exists(run._word)
         run.stop(grace=PATIENCE)
         assert told.is_set()
-        assert words() == before
+        assert not os.path.exists(run._word)
+
+
+def test_a_word_that_comes_too_late_is_taken_back():
+    """A call that returns while it is being told to stop leaves no file behind."""
+    pool = ByHand()
+    run = woflo.task(give, runner=ExecutorTaskRun.using(pool, remote=True))()
+    future, work = pool.calls[0]
+    future.set_running_or_notify_cancel()
+
+    def cancel():
+        future.set_result(work())  # it returns at this very moment
+        return False
+
+    future.cancel = cancel
+    run.stop(grace=PATIENCE, wait=False)
+    assert not os.path.exists(run._word)
+    assert run.outcome(timeout=PATIENCE)
 
 
 def test_in_another_process_the_executor_is_refused():

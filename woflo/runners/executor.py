@@ -170,6 +170,8 @@ class ExecutorTaskRun(BaseTaskRun[R]):
         future = self._future
         if future is not None and not future.cancel() and self._word:
             _leave_word(self._word)
+            if future.done():  # it has returned meanwhile, and found no word to take back
+                _take_back(self._word)
 
     def _end_attempt(self, grace: float) -> None:
         if self._result is None:
