@@ -8,7 +8,7 @@ What counts:
 - the contents, not the identity: what is shared counts as often as it is found;
 - the order in lists and tuples and in an OrderedDict, not in dicts, sets and the attributes of an object;
 - of an object: its class and the state that pickle would keep; of a class of the project also its code (`_code`);
-- of a path: the file's name and content, a folder's tree, or the path itself if there is nothing;
+- of a path: the path as it is given (a folder's name may matter), and the file's content, the folder's tree, or nothing;
 - of a function, a class, a module, a Task: its code.
 
 A class that knows better says so in a method `__woflo_digest__()`: what it returns is digested in the object's place.
@@ -375,7 +375,7 @@ def _path(value: os.PathLike[str]) -> Expansion:
         return pack(b"no file", [plain(path)])
     except OSError as error:
         raise Undigestible("", f"{path} can't be read ({_told(error)})") from error
-    return Node(b"path", (os.path.basename(path), _Entry(path, frozenset())), names=("", ""))
+    return Node(b"path", (path, _Entry(path, frozenset())), names=("", ""))
 
 
 def _entry(value: _Entry) -> Expansion:
