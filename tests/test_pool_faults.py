@@ -40,9 +40,12 @@ def idle(pool):
     from woflo.runners import _supervisor
 
     deadline = time.monotonic() + PATIENCE
-    while pool._ring is not None:
-        assert time.monotonic() < deadline, "the workers don't leave"
+    while True:
         _supervisor.existing().nudge()
+        with pool.supervisor.lock:  # another thread may be about to close the last descriptors
+            if pool._ring is None:
+                return
+        assert time.monotonic() < deadline, "the workers don't leave"
         time.sleep(0.01)
 
 
