@@ -4,6 +4,10 @@ from __future__ import annotations
 
 _REUSE = "wants a worker process to be used again; MultiprocessTaskRun has a fresh one for each call"
 
+_UNPICKLABLE = (
+    "counts the workers that the standard pool starts for calls which can't be pickled; here none is started for them"
+)
+
 NOT_APPLICABLE: dict[str, str] = {
     "ExecutorDeadlockTest.test_gh105829_should_not_deadlock_if_wakeup_pipe_full": (
         "replaces the standard pool's private wake-up pipe and manager thread by slow ones; TaskExecutor has neither"
@@ -18,10 +22,11 @@ NOT_APPLICABLE: dict[str, str] = {
         "counts the idle workers that the standard pool forks ahead; TaskExecutor has as many workers as calls"
     ),
     "ProcessPoolSpawnProcessPoolExecutorTest.test_idle_process_reuse_one": _REUSE,
+    "ProcessPoolForkserverProcessPoolExecutorTest.test_idle_process_reuse_one": _REUSE,
     "ProcessPoolSpawnProcessPoolExecutorTest.test_max_tasks_per_child": _REUSE,
-    "ProcessPoolSpawnProcessPoolExecutorTest.test_saturation": (
-        "counts the workers that the standard pool starts for calls which can't be pickled; here none is started for them"
-    ),
+    "ProcessPoolForkserverProcessPoolExecutorTest.test_max_tasks_per_child": _REUSE,
+    "ProcessPoolSpawnProcessPoolExecutorTest.test_saturation": _UNPICKLABLE,
+    "ProcessPoolForkserverProcessPoolExecutorTest.test_saturation": _UNPICKLABLE,
 }
 """By the end of a case's name."""
 
@@ -48,9 +53,7 @@ STRICT: dict[str, str] = {
 
 
 WARM: dict[str, str] = {
-    "ProcessPoolForkProcessPoolExecutorTest.test_saturation": NOT_APPLICABLE[
-        "ProcessPoolSpawnProcessPoolExecutorTest.test_saturation"
-    ],
+    "ProcessPoolForkProcessPoolExecutorTest.test_saturation": _UNPICKLABLE,
     "ProcessPoolForkProcessPoolExecutorTest.test_max_tasks_per_child": _FORKED,
     "ProcessPoolForkProcessPoolExecutorTest.test_max_tasks_per_child_defaults_to_spawn_context": _FORKED,
 }

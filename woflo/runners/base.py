@@ -720,11 +720,11 @@ class BaseTaskRun(Generic[R]):
     def _withdraw(self) -> bool:
         """End the run if its first attempt has not begun; True if so, else it is left alone."""
         with _process.state:
-            if self._result is not None or self._stop_asked:
+            if self._result is not None or self._stop_asked or self._phase != "pending" or self.attempt > 1:
                 return False
-            # first the wish, then the look: a thread that begins it does it the other way round, so one sees the other
+            # first the wish, then one more look: a thread that begins it does it the other way round, so one sees the other
             self._stop_asked = True
-            if self._phase != "pending" or self.attempt > 1:
+            if self._phase != "pending":
                 self._stop_asked = False
                 return False
         self._settle(self._named(StoppedFailure("stopped before it was started")))
