@@ -231,7 +231,7 @@ ROWS = (
     Row(
         "20", "replay of a finished graph in a new process, per step", "µs", "stores", "replay",
         names("woflo", "diskcache memoize", "joblib.Memory"),
-        (Goal("woflo", 10, "absolute"),), "woflo", size=10_000, quick=300, repeat=3,
+        (Goal("woflo", 10, "absolute"),), "woflo", size=2_000, quick=300, repeat=3,
     ),
     Row(
         "20p", "plan of a ladder of diamonds, per step", "µs", "stores", "plan", names("woflo"),
