@@ -30,6 +30,7 @@ def hit(contestant: str, count: int) -> float:
         call = HITS[contestant](folder)
         for number in range(KEYS):
             call(number)  # fills
+        time.sleep(2.2)  # what was written just now is read again each time, as it may change unseen
         for number in range(KEYS):
             call(number)
         begin = time.perf_counter()

@@ -240,3 +240,34 @@ def test_the_line_of_a_blob_has_room() -> None:
     line = _record.blob_line(name, "x" * 16 + "~" + "0" * 16, 2**62, None)
     assert len(line) == _record.BLOB_LINE
     assert line.endswith(b"\n")
+
+
+def test_a_trace_is_read_again_when_its_file_changes(tmp_path, monkeypatch):
+    """A trace that was read is known as long as its file is the same; a new, a damaged or a removed one is noticed."""
+    from woflo import directory
+
+    monkeypatch.setattr(directory, "_SETTLED", -(10**18))
+    folder = Directory(tmp_path / "store")
+    store = Store(folder)
+    key = "ab" * 16
+    facts = {
+        "code": "",
+        "parts": {},
+        "options": {},
+        "inputs": {},
+        "outputs": {},
+        "kept": False,
+        "versions": {},
+        "when": "",
+    }
+    store.record(key, Trace(task="one", seconds=1.0, **facts))
+    first = store.trace(key)
+    assert store.trace(key) is first
+    Store(folder).record(key, Trace(task="two", seconds=2.0, **facts))
+    assert store.trace(key).task == "two"
+    folder["trace/" + key] = b"damaged"
+    assert store.trace(key) is None
+    Store(folder).record(key, Trace(task="two", seconds=2.0, **facts))
+    assert store.trace(key).task == "two"
+    Store(folder).forget(key)
+    assert store.trace(key) is None

@@ -44,6 +44,7 @@ _NOATIME = getattr(os, "O_NOATIME", 0)
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOEXEC | _NOFOLLOW
 _FOLDER = os.O_RDONLY | _CLOEXEC | getattr(os, "O_DIRECTORY", 0)
 
+_SETTLED = 2 * 10**9  # ns after which a further change of a file changes its times, on every file system
 _FIRST_READ = 8192  # bytes: most traces have fewer, so one read is enough
 _LARGEST_TRACE = 1 << 26  # bytes: a thousand times what a large one has
 # Entries from this size (bytes) on are mapped, smaller ones read. Before 3.13, Python keeps a descriptor for each mapping: a
@@ -297,6 +298,17 @@ class Directory(MutableMapping[str, bytes]):
         except OSError:
             return None
         return stat if modes.S_ISREG(stat.st_mode) else None
+
+    def stamp(self, name: str) -> tuple[int, int, int] | None:
+        """What changes when an entry is written anew; None if there is none, or it was written just now."""
+        at = name.find("/") + 3
+        try:
+            stat = os.stat(f"{self._root}{name[:at]}/{name[at:]}", follow_symlinks=False)
+        except OSError:
+            return None
+        if time.time_ns() - stat.st_mtime_ns < _SETTLED:
+            return None
+        return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
     def touch(self, name: str, size_bytes: int) -> bool:
         """Whether there is an entry of this size; if so, it counts as used now."""

@@ -29,6 +29,7 @@ __all__ = ["Store", "Trace", "Unencodable", "register"]
 _HEX = re.compile(r"[0-9a-f]{16,128}")
 _SHORTEST_SECRET = 16  # bytes: a shorter one can be guessed
 _TEXTS = frozenset({"json", "path", "text"})  # what these codecs give is text already
+_SEEN = 2000  # traces of a folder that are not read again as long as their files don't change, some 1 KB each
 _WARNED = 1000  # names remembered as damaged
 
 
@@ -45,7 +46,7 @@ class Store:
         UsageError: it is no such mapping, or the secret is too short.
     """
 
-    __slots__ = ("__weakref__", "_damaged", "_folder", "_key", "_odd", "mapping", "safe")
+    __slots__ = ("__weakref__", "_damaged", "_folder", "_key", "_odd", "_seen", "mapping", "safe")
 
     def __init__(self, mapping: MutableMapping[str, bytes], *, safe: bool = False, secret: bytes | None = None) -> None:
         if isinstance(mapping, Store) or not isinstance(mapping, MutableMapping):
@@ -58,6 +59,7 @@ class Store:
         self.safe: bool = safe
         self._key = None if secret is None else _record.seal_key(secret)
         self._folder = mapping if isinstance(mapping, Directory) else None
+        self._seen: dict[str, tuple[Any, Trace]] = {}  # verified, and what the files looked like
         self._damaged: set[str] = set()  # names, and what was said of small values
         self._odd: set[str] = set()  # those among them whose bytes are whole, but make no value here
 
@@ -228,6 +230,11 @@ class Store:
         if not key.isalnum():  # so that it leads nowhere else; whether it is hexadecimal is of no importance here
             raise _bad_key(key)
         name = "trace/" + key
+        stamp = None if self._folder is None else self._folder.stamp(name)
+        if stamp is not None:
+            seen = self._seen.get(name)
+            if seen is not None and seen[0] == stamp:
+                return seen[1]
         try:
             data = self.mapping[name]
             trace = _record.open_trace(name, data, self._key)
@@ -243,6 +250,10 @@ class Store:
             return None
         if self._damaged:
             self._damaged.discard(name)  # somebody has mended it
+        if stamp is not None:
+            if len(self._seen) >= _SEEN:
+                self._seen.clear()
+            self._seen[name] = stamp, trace
         return trace
 
     def forget(self, key: str) -> bool:

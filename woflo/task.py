@@ -279,8 +279,11 @@ class _RememberingTask(Task[P, R, V]):
     _kept: list[Any]  # its Memory, made by the first call; one for all the methods that are made of it
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> BaseTaskRun[R]:
+        inputs: Any = ()
+        if kwargs or any(one.__class__ not in _PLAIN for one in args):
+            inputs = _inputs.find(args, kwargs)
         runner = self.runner or chosen.get() or _named(self)
-        run: BaseTaskRun[R] = self._memory("").call(self, runner, args, kwargs, _inputs.find(args, kwargs))
+        run: BaseTaskRun[R] = self._memory("").call(self, runner, args, kwargs, inputs)
         return run
 
     def _submit(
