@@ -286,6 +286,23 @@ ROWS = (
         names("woflo", "mp.Pool", "PPE", "loky", "ray"), (Goal("woflo", 0.5, of="ray"),), "woflo", size=250, quick=10, repeat=3,
     ),
     Row(
+        "21", "fingerprint of a 100 MB array", "ms/GB", "fingerprints", "large",
+        names("blake3", "woflo", "sha256", "joblib.hash"),
+        (Goal("woflo", 167, "absolute"),), "joblib.hash", size=100_000_000, quick=8_000_000,
+    ),
+    Row(
+        "21t", "… of a table of 2 M rows", "ms/GB", "fingerprints", "table", names("woflo", "joblib.hash"),
+        (Goal("woflo", 667, "absolute"),), "joblib.hash", size=2_000_000, quick=50_000, repeat=3,
+    ),
+    Row(
+        "21a", "… of three small arguments", "µs", "fingerprints", "arguments", names("woflo", "joblib.hash"),
+        (Goal("woflo", 1.5, "absolute"),), "joblib.hash", size=20_000, quick=2_000,
+    ),
+    Row(
+        "21c", "… of a function's code", "µs", "fingerprints", "code", names("first look", "second look"),
+        (Goal("second look", 0.5, "absolute"),), size=20_000, quick=2_000,
+    ),
+    Row(
         "22", "import over bare Python", "ms", "startup", "imports",
         names("bare", "woflo", "woflo 0.8", "Process", "mp.Pool", "pebble", "loky", "joblib"),
         (Goal("woflo", 12, "more", of="bare"),), "bare", size=9, quick=3,

@@ -51,6 +51,7 @@ PLAIN = frozenset({bool, bytes, float, int, str, type(None)})  # what marshal wr
 _FORMAT = 2  # of marshal: floats in binary, no references (they depend on who else holds an object)
 _INLINE = 128  # bytes of an encoding that stands for itself; its length must fit into one byte
 _FEW = 16  # items of a list or tuple that are looked at one by one: a loop is faster than setting up others
+_MANY = 64  # texts that are joined before they are hashed: twice as fast for a column of them
 _LARGE = 1 << 16  # bytes of a buffer that is hashed where it lies
 _THREADED = 1 << 22  # bytes from which threads pay: starting and ending them takes 40 µs, hashing these 500
 _MOST_THREADS = 8  # memory is the limit before that
@@ -174,6 +175,11 @@ def sequence(value: list[Any] | tuple[Any, ...]) -> bytes | None:
         else:
             return _marshalled(value)
     kinds = set(map(type, value))
+    if kinds == _TEXT and len(value) >= _MANY:
+        joined = "\0".join(value)
+        if joined.count("\0") == len(value) - 1:  # no text has one of its own
+            label = b"texts" if type(value) is list else b"tuple of texts"
+            return pack(label, [buffer(joined.encode("utf-8", "surrogatepass"))])
     if not kinds <= PLAIN or not _fits(kinds, value):
         return None
     if float in kinds and any(map(ne, value, value)):

@@ -12,7 +12,7 @@ from weakref import ref
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import CellType, CodeType, FunctionType, ModuleType
+    from types import CellType, FunctionType, ModuleType
     from typing import Any
 
     Content = Callable[[Any, bool], tuple[bytes, list[Any]]]
@@ -70,59 +70,54 @@ _WAYS: tuple[Callable[[Any, Any], Any], ...] = (
 
 
 class _Function:
-    """A function as it was, and the global names whose meaning matters."""
+    """A function during a survey, and the global names whose meaning matters."""
 
-    __slots__ = ("builtins", "by_name", "code", "defaults", "fixed", "fn", "weak")
+    __slots__ = ("builtins", "fixed", "fn", "weak")
 
     def __init__(self, fn: FunctionType) -> None:
-        self.fn = ref(fn)
-        self.code: CodeType = fn.__code__
-        self.defaults = fn.__defaults__
-        self.by_name = fn.__kwdefaults__
-        self.fixed: list[tuple[str, Any]] = []
-        self.weak: list[tuple[str, ref[Any]]] = []
-        self.builtins: list[str] = []  # found nowhere else
+        self.fn = fn
+        self.fixed: dict[str, Any] = {}
+        self.weak: dict[str, ref[Any]] = {}
+        self.builtins: dict[str, None] = {}  # found nowhere else
 
 
 class Watch:
     """What was found during a survey, and where."""
 
-    __slots__ = ("_contents", "_counts", "_fixed", "_functions", "_latest", "_weak")
+    __slots__ = ("_contents", "_fixed", "_functions", "_more", "_owners", "_surveyed", "_weak")
 
     def __init__(self) -> None:
-        self._functions: list[_Function] = []
-        self._latest: dict[int, _Function] = {}  # by the function's id, during the survey
+        self._surveyed: dict[int, _Function] = {}  # by the function's id, during the survey
+        self._functions: list[tuple[Any, ...]] = []
         self._fixed: list[tuple[Place, Any]] = []
         self._weak: list[tuple[Place, ref[Any]]] = []
-        self._counts: list[tuple[ref[Any], int, Any]] = []
+        self._owners: list[tuple[ref[Any], int, list[ref[type]]]] = []
         self._contents: list[tuple[Place, bytes, list[ref[Any]], bool]] = []
+        self._more = False  # whether there is anything but functions
 
     def function(self, fn: FunctionType) -> None:
         """Its code and defaults matter."""
-        found = self._latest[id(fn)] = _Function(fn)
-        self._functions.append(found)
+        self._surveyed[id(fn)] = _Function(fn)
 
     def attributes(self, owner: type | ModuleType) -> None:
         """How many attributes a class or module has matters, and a class's bases."""
-        self._counts.append((ref(owner), len(vars(owner)), getattr(owner, "__bases__", None)))
+        self._owners.append((ref(owner), len(vars(owner)), [ref(base) for base in getattr(owner, "__bases__", ())]))
 
     def builtin(self, fn: FunctionType, name: str) -> None:
         """The name means a builtin as long as the module doesn't define it."""
-        self._latest[id(fn)].builtins.append(name)
+        self._surveyed[id(fn)].builtins[name] = None
 
     def same(self, place: Place, value: Any) -> None:
-        """It has to be this object, which can't change or holds nothing of the program's."""
-        function = self._latest.get(id(place.owner())) if place.kind == GLOBAL else None
-        if function is not None:
-            function.fixed.append((place.key, value))
-        else:
+        """It has to be this object, which can't change and holds nothing of the program's."""
+        if place.kind == GLOBAL:
+            self._surveyed[id(place.owner())].fixed[place.key] = value
+        elif place.kind != DEFAULT or type(place.key) is str:  # the tuple of the others is watched as a whole
             self._fixed.append((place, value))
 
     def weakly(self, place: Place, value: Any) -> None:
         """It has to be this object."""
-        function = self._latest.get(id(place.owner())) if place.kind == GLOBAL else None
-        if function is not None:
-            function.weak.append((place.key, ref(value)))
+        if place.kind == GLOBAL:
+            self._surveyed[id(place.owner())].weak[place.key] = ref(value)
         else:
             self._weak.append((place, ref(value)))
 
@@ -132,29 +127,34 @@ class Watch:
 
     def done(self) -> None:
         """The survey is over."""
-        self._latest.clear()
+        for one in self._surveyed.values():
+            fn = one.fn
+            names = (list(one.fixed.items()), list(one.weak.items()), tuple(one.builtins))
+            self._functions.append((ref(fn), fn.__code__, fn.__defaults__, fn.__kwdefaults__, *names))
+        self._surveyed.clear()
+        self._more = bool(self._fixed or self._weak or self._owners or self._contents)
 
     def holds(self, content: Content) -> bool:
         """Whether all is as it was; `content` encodes a value and says what code is in it."""
-        for one in self._functions:
-            fn = one.fn()
+        for kept, code, defaults, by_name, fixed, weak, builtins in self._functions:
+            fn = kept()
             if (
                 fn is None
-                or fn.__code__ is not one.code
-                or fn.__defaults__ is not one.defaults
-                or fn.__kwdefaults__ is not one.by_name
+                or fn.__code__ is not code
+                or fn.__defaults__ is not defaults
+                or fn.__kwdefaults__ is not by_name
             ):
                 return False
             space = fn.__globals__
-            for name, value in one.fixed:
+            for name, value in fixed:
                 if space.get(name, ABSENT) is not value:
                     return False
-            for name, held in one.weak:
+            for name, held in weak:
                 if space.get(name, ABSENT) is not held():
                     return False
-            if one.builtins and not space.keys().isdisjoint(one.builtins):
+            if builtins and not space.keys().isdisjoint(builtins):
                 return False
-        return not (self._fixed or self._weak or self._counts or self._contents) or self._rest_holds(content)
+        return not self._more or self._rest_holds(content)
 
     def _rest_holds(self, content: Content) -> bool:
         for place, value in self._fixed:
@@ -163,9 +163,12 @@ class Watch:
         for place, held in self._weak:
             if place.now() is not held():
                 return False
-        for kept, count, bases in self._counts:
+        for kept, count, bases in self._owners:
             owner = kept()
-            if owner is None or len(vars(owner)) != count or getattr(owner, "__bases__", None) != bases:
+            now = getattr(owner, "__bases__", ())
+            if owner is None or len(vars(owner)) != count or len(now) != len(bases):
+                return False
+            if not all(base is held() for base, held in zip(now, bases, strict=True)):
                 return False
         for place, encoding, met, files in self._contents:
             value = place.now()
