@@ -104,10 +104,10 @@ class PlannedStep:
     __slots__ = ("produces", "seconds", "step", "why")
 
     def __init__(self, step: str, produces: tuple[str, ...], why: str, seconds: float | None) -> None:
-        self.step = step
-        self.produces = produces
-        self.why = why
-        self.seconds = seconds
+        self.step: str = step
+        self.produces: tuple[str, ...] = produces
+        self.why: str = why
+        self.seconds: float | None = seconds
 
     def __repr__(self) -> str:
         took = "" if self.seconds is None else f" (took {self.seconds:.3g} s)"

@@ -830,6 +830,30 @@ class Pool:
                 self._stop(message, index, grace)
         self._step()
 
+    def withdraw(self, run: Any) -> bool:
+        """Take out a run that has not begun; False, and it is left alone, if it has."""
+        taken = False
+
+        def take_out() -> None:
+            nonlocal taken
+            if self._ring is not None:
+                self._collect()
+            found = self._find(run)
+            if found is None:
+                taken = run._result is None and not self._is_collected(run)
+            else:
+                message, index = found
+                self._harvest(message)
+                self._give_back(message)
+                taken = index >= len(message.runs)
+            if taken:
+                self._drop(run)
+            self._step()
+
+        self._calmly(take_out)
+        self.tell()
+        return taken
+
     def _is_collected(self, run: Any) -> bool:
         """Whether what became of a run is known, and about to be told."""
         return any(run in bundle.runs for bundle in (*self._bundles, *self._telling))

@@ -39,6 +39,7 @@ __all__ = ["PoolTaskRun"]
 _PLAIN = _inputs.PLAIN
 _new = object.__new__
 _NONE: dict[str, Any] = {}
+_LEAVING_SECONDS = 3.0  # a worker without work leaves at once, with multiprocessing's clean-up within 2 s
 _MOST_BYTES = _pool.MESSAGE_BYTES
 _made: list[type[PoolTaskRun[Any]]] = []  # the classes that have a pool
 
@@ -297,6 +298,21 @@ class PoolTaskRun(BaseTaskRun[R]):
     def _end_attempt(self, grace: float) -> None:
         if self._function is not None:
             self._function.pool.end(self, grace)
+
+    def _withdraw(self) -> bool:
+        return self._result is None and self._function is not None and self._function.pool.withdraw(self)
+
+    @classmethod
+    def _release(cls) -> None:
+        pool = cls._pool
+        if pool is None:
+            return
+        with pool.supervisor.lock:
+            hands = list(pool._hands.values())
+            pool.close()
+        deadline = monotonic() + _LEAVING_SECONDS
+        for hand in hands:
+            pool.supervisor.settle(deadline, hand)
 
     def _wait_until_gone(self, seconds: float) -> None:
         hand = self._function.pool.hand_of(self) if self._function is not None else None
