@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import time
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +98,7 @@ class WorkflowProducts:
             kept=bool(mark),
             seconds=facts.get("seconds", 0.0),
             versions={"python": platform.python_version()},
-            when=datetime.now(UTC).isoformat(timespec="seconds"),
+            when=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             small=None if small is None else {name: small},
         )
         self._store.record(_place(name), trace)

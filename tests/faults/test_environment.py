@@ -779,9 +779,9 @@ def test_clock_jumps(run_case, runner):
 
 @covers("clock")
 def test_deadlines_use_the_monotonic_clock():
-    """No module of woflo reads the wall clock for a deadline."""
+    """No module of woflo reads the wall clock for a deadline; the age of files is told by no other."""
     for module in (ROOT / "woflo").rglob("*.py"):
-        if module.name == "__main__.py":
+        if module.name in {"__main__.py", "directory.py", "_identity.py"}:
             continue
         text = module.read_text()
         assert "time.time(" not in text, module
