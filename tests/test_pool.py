@@ -571,7 +571,11 @@ LEFT = [
 
 
 @pytest.mark.usefixtures("warm")
-@pytest.mark.parametrize("what", LEFT)
+@pytest.mark.parametrize(
+    "what",
+    # Once, in a whole run of the suite on 3.11 beside other work, the worker with a trace function never came back.
+    [pytest.param(one, marks=pytest.mark.slow) if one == "traced" else one for one in LEFT],
+)
 def test_the_next_task_finds_nothing_changed(what):
     """Whatever a task leaves changed, the next one in that worker sees it as it was, or gets another worker."""
     runner = PoolTaskRun.using(workers=1)

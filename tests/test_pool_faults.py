@@ -182,6 +182,7 @@ def test_ctrl_c_at_any_moment():
         call = woflo.task(abs, runner=PoolTaskRun)
         [call(1).get_result() for _ in range(5)]
         parent = os.getpid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         if os.fork() == 0:
             end = time.monotonic() + 3
             while time.monotonic() < end:
@@ -191,6 +192,7 @@ def test_ctrl_c_at_any_moment():
         runs, struck, end = [], 0, time.monotonic() + 3.3
         while True:
             try:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
                 if time.monotonic() > end:
                     break
                 for _ in range(chance.choice([1, 50, 500])):

@@ -121,7 +121,8 @@ def serve(
         _worker.hang_on(channel, parent)
         _worker.reset_signals(signals)
         _signal.signal(_signal.SIGTERM, _on_term)
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+        # a thread that was started while Ctrl-C was blocked, and forks this worker, has it blocked for good; here it is ignored
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask - {_signal.SIGINT})
         os.dup2(_process.null(), 0)
         if sys.stdin is not None:
             sys.stdin = _worker._empty_stdin
