@@ -129,6 +129,18 @@ class Hooked:
         return self.value
 
 
+class Unit(np.ndarray):
+    """An array with a unit, in a slot."""
+
+    __slots__ = ("unit",)
+
+
+def metres(unit: str) -> Unit:
+    made = np.ones(2).view(Unit)
+    made.unit = unit
+    return made
+
+
 def plus(x: int) -> int:
     return x + 1
 
@@ -406,6 +418,8 @@ def different() -> dict[str, Any]:
         "ufunc cos": np.cos,
         "generator": np.random.Generator(np.random.PCG64(1)),
         "generator 2": np.random.Generator(np.random.PCG64(2)),
+        "metres": metres("m"),
+        "feet": metres("ft"),
         "frame": table,
         "frame of floats": table.astype({"a": float}),
         "frame, columns swapped": table[["b", "a"]],

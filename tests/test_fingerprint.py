@@ -68,7 +68,14 @@ def test_digests_are_the_same_in_every_process() -> None:
 def test_what_was_pickled_keeps_its_digest() -> None:
     """A value that comes back from a worker or a file is the same value."""
     alone = {"two lambdas", "two lambdas back", "method", "method of 2", "memoryview", "proxy", "Hooked", "Hooked [1]"}
-    alone |= {"[].append", "module math", "module re", "module json"}  # can't be pickled
+    alone |= {
+        "[].append",
+        "module math",
+        "module re",
+        "module json",
+        "metres",
+        "feet",
+    }  # can't be pickled, or not whole
     for name, value in different().items():
         if name in alone or name.startswith(("lambda", "adder")):
             continue
@@ -344,6 +351,63 @@ def test_own_digests() -> None:
     """`__woflo_digest__` stands for the object, with its class."""
     assert digest(Hooked(1)) == digest(Hooked(1))
     assert digest(Hooked(1)) != digest(1)
+
+
+def test_an_own_digest_is_of_something_else() -> None:
+    """An object that returns itself would be the same as any other."""
+
+    class Itself:
+        def __woflo_digest__(self) -> object:
+            return self
+
+    with pytest.raises(Undigestible, match="returns the object itself"):
+        digest(Itself())
+
+
+def stand_in(module: str, called: str, /, **attributes: object) -> Any:
+    """An object of a class that goes by the name of another package's."""
+    kind = type(called, (), {"__module__": module})
+    made = kind()
+    vars(made).update(attributes)
+    return made
+
+
+def test_what_other_packages_keep_for_themselves_does_not_count() -> None:
+    """Of loggers, compiled functions, shared random states, validators and datasets the content counts, and nothing else."""
+    from loguru import logger
+
+    before = digest(logger)
+    sink = logger.add(lambda _: None)
+    assert digest(logger) == before
+    logger.remove(sink)
+    shared = np.random.mtrand._rand
+    before = digest(shared)
+    shared.random()
+    assert digest(shared) == before != digest(np.random.RandomState(1)) != digest(np.random.RandomState(2))
+
+    def compiled(fn: Any, **how: object) -> Any:
+        return stand_in(
+            "numba.core.serialize", "ReduceMixin", __wrapped__=fn, targetoptions=how, overloads=[threading.Lock()]
+        )
+
+    assert digest(compiled(plus)) == digest(compiled(plus)) != digest(compiled(adder(1)))
+    assert digest(compiled(plus, fastmath=True)) != digest(compiled(plus))
+
+    def validator(mode: str) -> Any:
+        parts = {"cls_ref": str(id(object())), "cls_var_name": "x", "func": plus, "info": mode}
+        return stand_in("pydantic._internal._decorators", "Decorator", **parts)
+
+    assert digest(validator("after")) == digest(validator("after")) != digest(validator("before"))
+
+    def dataset(values: Any, cache: object, name: str = "a") -> Any:
+        variable = stand_in("xarray.core.variable", "Variable", dims=("t",), data=values, attrs={}, _cache=cache)
+        parts = {"variables": {name: variable}, "coords": [], "attrs": {}, "_cache": cache}
+        return stand_in("xarray.core.dataset", "Dataset", **parts)
+
+    assert digest(dataset(np.ones(2), 1)) == digest(dataset(np.ones(2), 2)) != digest(dataset(np.zeros(2), 1))
+    coords = stand_in("c", "Coordinates", variables={})
+    arrays = [stand_in("xarray.core.dataarray", "DataArray", variable=1, coords=coords, name=name) for name in "ab"]
+    assert digest(arrays[0]) != digest(arrays[1])
 
 
 def test_a_function_that_pickle_would_name_is_known_by_name() -> None:

@@ -229,7 +229,7 @@ def neutral_nodes(tree: ast.Module) -> set[int]:
         if is_spare(statement):
             found.update(id(node) for node in ast.walk(statement))
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and has_docstring(node):
+        if isinstance(node, (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and has_docstring(node):
             found.update((id(node.body[0]), id(node.body[0].value)))  # type: ignore[attr-defined]
         for name in ("annotation", "returns"):
             if isinstance(inside := getattr(node, name, None), ast.AST):
@@ -247,7 +247,7 @@ def is_spare(statement: ast.stmt) -> bool:
     return all(name.lower().startswith("_spare") for name in names)
 
 
-def has_docstring(node: ast.Module | ast.FunctionDef | ast.ClassDef) -> bool:
+def has_docstring(node: ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
     return ast.get_docstring(node, clean=False) is not None
 
 

@@ -49,7 +49,7 @@ def way(kind: type) -> Callable[[Any], Expansion] | None:
 def _array(value: Array) -> Expansion:
     if type(value) in {np.ndarray, np.memmap}:
         return _plain_array(value)
-    own = getattr(value, "__dict__", {})
+    own = {**getattr(value, "__dict__", {}), **_in_slots(value)}
     state = [*own, *own.values()]
     base = _plain_array(value.view(np.ndarray))
     return Node(
@@ -57,6 +57,12 @@ def _array(value: Array) -> Expansion:
         (type(value), base if isinstance(base, Node) else Leaf(base), Node(b"state", state, ATTRIBUTES)),
         names=("", "", ""),
     )
+
+
+def _in_slots(value: Any) -> dict[str, Any]:
+    given = [vars(base).get("__slots__", ()) for base in type(value).__mro__]
+    names = [name for slots in given for name in ([slots] if isinstance(slots, str) else slots)]
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
 
 
 def _plain_array(value: Array) -> Expansion:
@@ -75,7 +81,7 @@ def _plain_array(value: Array) -> Expansion:
 
 def _little(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype with the lowest byte first; pickle doesn't keep the order either."""
-    return dtype.newbyteorder("<")
+    return dtype if dtype.kind == "T" else dtype.newbyteorder("<")  # texts of any length are objects
 
 
 def _shape(value: Array) -> bytes:

@@ -19,12 +19,15 @@ from __future__ import annotations
 
 import copyreg
 import os
+from collections import OrderedDict
+from functools import partial
 from marshal import dumps as _marshal
 from types import BuiltinFunctionType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 from weakref import WeakKeyDictionary
 
 from blake3 import blake3
 
+from woflo._foreign import FOREIGN
 from woflo._merkle import (
     ATTRIBUTES,
     MEMBERS,
@@ -132,9 +135,9 @@ def _choose(kind: type) -> Expand:
     if issubclass(kind, type):
         return _is_code
     for base in kind.__mro__:
-        module = module_of(base)
-        found = _BY_NAME.get((module, base.__qualname__))
-        if found is None and module.partition(".")[0] in {"numpy", "pandas"}:
+        place = (module_of(base), base.__qualname__)
+        found = partial(_foreign, FOREIGN[place]) if place in FOREIGN else _BY_NAME.get(place)
+        if found is None and place[0].partition(".")[0] in {"numpy", "pandas"}:
             from woflo import _arrays
 
             found = _arrays.way(kind)
@@ -182,13 +185,24 @@ def _frozenset(value: frozenset[Any]) -> Expansion:
 
 
 def _ordered_dict(value: Any) -> Expansion:
+    kind = type(value)
+    if _says_itself(kind, OrderedDict):
+        return _reduced(value)
     pairs = [part for pair in value.items() for part in pair]
-    return Node(b"OrderedDict", [type(value), Node(b"", pairs), _attributes(vars(value))], names=("", "", ""))
+    return Node(b"OrderedDict", [kind, Node(b"", pairs), _state(value.__reduce__()[2])], names=("", "", ""))
+
+
+def _says_itself(kind: type, base: type) -> bool:
+    """Whether a class says in its own way what pickle keeps of it."""
+    above = kind.__mro__[: kind.__mro__.index(base)]
+    return any(name in vars(one) for one in above for name in ("__reduce__", "__reduce_ex__"))
 
 
 def _set_of_a_kind(value: Any) -> Expansion:
-    plainly = (set if isinstance(value, set) else frozenset)(value)
-    return Node(b"a set", [type(value), plainly, _attributes(getattr(value, "__dict__", {}))], names=("", "", ""))
+    kind, base = type(value), set if isinstance(value, set) else frozenset
+    if _says_itself(kind, base):
+        return _reduced(value)
+    return Node(b"a set", [kind, base(value), _state(value.__reduce__()[2])], names=("", "", ""))
 
 
 def _marshalled(value: Any) -> bytes:
@@ -255,6 +269,8 @@ def _hooked(value: Any) -> Expansion:
         own = value.__woflo_digest__()
     except Exception as error:
         raise Undigestible("", f"its __woflo_digest__() raised {_told(error)}") from error
+    if own is value:
+        raise Undigestible("", "its __woflo_digest__() returns the object itself")
     return Node(b"own", (type(value), own), names=("", ".__woflo_digest__()"))
 
 
@@ -266,13 +282,12 @@ def _weak(value: object) -> Expansion:
     raise Undigestible("", f"a {type(value).__name__} holds what others may let go at any time")
 
 
-def _logger(value: object) -> Expansion:
-    """Where a log goes changes no result; a logger of Python's says its name itself."""
-    return named(module_of(type(value)), type(value).__qualname__)
-
-
 def _run(value: Any) -> Expansion:
     raise Undigestible("", f"{value.name} is a TaskRun: its value counts, not the run")
+
+
+def _foreign(expand: Callable[[Any], Expansion | None], value: Any) -> Expansion:
+    return expand(value) or _reduced(value)
 
 
 def _identity(value: object) -> Expansion:
@@ -335,6 +350,8 @@ def _reduced(value: Any) -> Expansion:
 
 
 def _state(state: Any) -> Any:
+    if state is None:
+        return _attributes({})
     if type(state) is dict:
         return _attributes(state)
     if type(state) is tuple and len(state) == 2 and type(state[1]) is dict and type(state[0]) in {dict, type(None)}:
@@ -447,7 +464,6 @@ _BY_NAME: dict[tuple[str, str], Expand] = {  # of classes that need not be loade
     ("functools", "partial"): _partial,
     ("pathlib", "Path"): _path,
     ("pathlib._local", "Path"): _path,  # Python 3.13
-    ("loguru._logger", "Logger"): _logger,
     ("woflo.runners.base", "BaseTaskRun"): _run,
     ("weakref", "WeakKeyDictionary"): _weak,
     ("weakref", "WeakValueDictionary"): _weak,

@@ -20,7 +20,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, GetSetDescriptorT
 
 from woflo import _bytecode
 from woflo._fingerprint import Undigestible, cache_key, digest, expand, named
-from woflo._merkle import PLAIN, Leaf, Node, fold, plain
+from woflo._merkle import PLAIN, Leaf, Node, fold, pack, plain
 from woflo._origin import PACKAGE, PROJECT, compiled_file, file_of, module_of, origin, python_version, version_of
 from woflo._watch import ABSENT, ATTRIBUTE, CELL, DEFAULT, GLOBAL, LOADED, PART, Place, Watch, content_of
 
@@ -54,6 +54,7 @@ _OF_THE_TEXT = frozenset(
         "__orig_bases__",
         "__parameters__",
         "__qualname__",
+        "__signature__",
         "__slotnames__",
         "__static_attributes__",
         "__weakref__",
@@ -239,7 +240,7 @@ class Survey:
         for base in bases:
             self._tell(base, "", None)
         for name, value in sorted(vars(cls).items()):
-            if name in _OF_THE_TEXT or isinstance(value, _DESCRIPTORS):
+            if name in _OF_THE_TEXT or isinstance(value, _DESCRIPTORS) or _is_derived(name):
                 continue
             label, place = f"attribute {name} of class {cls.__qualname__} in {file}", Place(ATTRIBUTE, cls, name)
             self._told += ["attribute", name, type(value).__name__]
@@ -386,7 +387,7 @@ class _Holdings:
 
     def _strictly(self, part: Any) -> bytes | Node:
         if not self._files and _is_path(part):
-            return named("pathlib", str(part))
+            return pack(b"path", [plain(str(part))])
         return expand(part, self._by_name)
 
     def _by_name(self, code: Any) -> bytes | Node:
@@ -423,6 +424,11 @@ def _bare(fn: FunctionType) -> Node:
     bound = Node(b"cells", [Leaf(b"") if one is ABSENT else one for one in cells])
     name = Leaf(named(module, fn.__qualname__))
     return Node(b"function", (name, Leaf(does), fn.__defaults__, fn.__kwdefaults__, bound))
+
+
+def _is_derived(name: str) -> bool:
+    """Whether an attribute of a class is what pydantic has made of its fields and validators: with addresses in it."""
+    return name.startswith("__pydantic_") and name not in {"__pydantic_decorators__", "__pydantic_fields__"}
 
 
 def _order(value: Any) -> tuple[str, str, bytes]:
