@@ -14,15 +14,13 @@ from woflo import _bytecode
 from woflo._fingerprint import cache_key, digest, named
 from woflo._merkle import Leaf, Node, pack, plain
 from woflo._origin import PACKAGE, PROJECT, origin, version_of
-from woflo._survey import SHORT, Survey, holdings, is_builtin, is_task, written_in
+from woflo._survey import SHORT, Survey, is_builtin, is_task, written_in
 from woflo._watch import ABSENT, content_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
-
-    from woflo._watch import Watch
 
 __all__ = ["Code", "as_value", "changed", "code_of"]
 
@@ -47,7 +45,7 @@ class Code:
         return f"<Code {self.digest[:SHORT]}: {', '.join(self.parts)}>"
 
 
-_known: dict[int, tuple[ref[Any], Watch, Code]] = {}  # by the id of a function or class
+_known: dict[int, tuple[ref[Any], Callable[[], bool], Code]] = {}  # by the id of a function or class
 
 
 def code_of(fn: Any, version: str | None = None) -> Code:
@@ -64,8 +62,8 @@ def code_of(fn: Any, version: str | None = None) -> Code:
     key = id(fn)
     known = _known.get(key)
     if known is not None and version is None:
-        held, watch, code = known
-        if held() is fn and watch.holds(holdings):
+        held, holds, code = known
+        if held() is fn and holds():
             return code
     if is_task(fn):
         return code_of(fn.fn, getattr(fn, "version", None) if version is None else version)
@@ -75,7 +73,7 @@ def code_of(fn: Any, version: str | None = None) -> Code:
         return _bound(fn)
     survey = Survey().of(fn)
     code = Code(survey.digest, survey.parts, survey.loose)
-    _known[key] = ref(fn, lambda _: _known.pop(key, None)), survey.watch, code
+    _known[key] = ref(fn, lambda _: _known.pop(key, None)), survey.watch.holds, code
     return code
 
 

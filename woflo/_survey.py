@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from woflo._bytecode import Import, Name
 
-__all__ = ["SHORT", "Survey", "holdings", "is_builtin", "is_task", "written_in"]
+__all__ = ["SHORT", "Survey", "is_builtin", "is_task", "written_in"]
 
 SHORT = 16  # hexadecimal digits of a part's digest: enough to see that it changed
 
@@ -82,7 +82,7 @@ class Survey:
         self.digest = ""
         self.parts: dict[str, str] = {}
         self.loose: tuple[str, ...] = ()
-        self.watch = Watch()
+        self.watch = Watch(holdings)
         self._root: Any = None  # what is called itself
         self._found: list[Any] = []  # functions, classes and modules; it grows
         self._numbers: dict[int, int] = {}  # by id

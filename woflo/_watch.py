@@ -82,11 +82,12 @@ class _Function:
 
 
 class Watch:
-    """What was found during a survey, and where."""
+    """What was found during a survey, and where; `content` encodes a value and says what code is in it."""
 
-    __slots__ = ("_contents", "_fixed", "_functions", "_more", "_owners", "_surveyed", "_weak")
+    __slots__ = ("_content", "_contents", "_fixed", "_functions", "_more", "_owners", "_surveyed", "_weak")
 
-    def __init__(self) -> None:
+    def __init__(self, content: Content) -> None:
+        self._content = content
         self._surveyed: dict[int, _Function] = {}  # by the function's id, during the survey
         self._functions: list[tuple[Any, ...]] = []
         self._fixed: list[tuple[Place, Any]] = []
@@ -130,19 +131,20 @@ class Watch:
         for one in self._surveyed.values():
             fn = one.fn
             names = (list(one.fixed.items()), list(one.weak.items()), tuple(one.builtins))
-            self._functions.append((ref(fn), fn.__code__, fn.__defaults__, fn.__kwdefaults__, *names))
+            by_name = fn.__kwdefaults__ if fn.__code__.co_kwonlyargcount else ABSENT  # no parameter has such a default
+            self._functions.append((ref(fn), fn.__code__, fn.__defaults__, by_name, *names))
         self._surveyed.clear()
         self._more = bool(self._fixed or self._weak or self._owners or self._contents)
 
-    def holds(self, content: Content) -> bool:
-        """Whether all is as it was; `content` encodes a value and says what code is in it."""
+    def holds(self) -> bool:
+        """Whether all is as it was."""
         for kept, code, defaults, by_name, fixed, weak, builtins in self._functions:
             fn = kept()
             if (
                 fn is None
                 or fn.__code__ is not code
                 or fn.__defaults__ is not defaults
-                or fn.__kwdefaults__ is not by_name
+                or (by_name is not ABSENT and fn.__kwdefaults__ is not by_name)
             ):
                 return False
             space = fn.__globals__
@@ -154,9 +156,9 @@ class Watch:
                     return False
             if builtins and not space.keys().isdisjoint(builtins):
                 return False
-        return not self._more or self._rest_holds(content)
+        return not self._more or self._rest_holds()
 
-    def _rest_holds(self, content: Content) -> bool:
+    def _rest_holds(self) -> bool:
         for place, value in self._fixed:
             if place.now() is not value:
                 return False
@@ -172,7 +174,7 @@ class Watch:
                 return False
         for place, encoding, met, files in self._contents:
             value = place.now()
-            if value is ABSENT or not _is_still(content(value, files), encoding, met):
+            if value is ABSENT or not _is_still(self._content(value, files), encoding, met):
                 return False
         return True
 
