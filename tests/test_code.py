@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import os
@@ -731,6 +732,51 @@ def test_a_set_that_leads_back_is_left_out() -> None:
     assert code(source).loose == ("global a in pipeline (A)",) or code(source).loose == (
         "global a in pipeline (pipeline.A)",
     )
+
+
+class Proxy:
+    """Stands for something that isn't there, as a web framework's request does between requests."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("nothing here")
+
+
+class Liar:
+    """Says that it is a function."""
+
+    __class__ = types.FunctionType  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("kind", [Proxy, Liar])
+def test_objects_that_lie_or_refuse_to_answer(kind: type) -> None:
+    """A proxy without its object, a mock with a specification: neither stops a survey nor a digest."""
+    value = kind()
+    fn = space("def f(x): return P, P.a", P=value).names["f"]
+    assert code_of(fn).digest == code_of(fn).digest
+    with contextlib.suppress(Undigestible):
+        assert digest([value]) == digest([value])
+
+
+def test_a_module_as_a_whole_does_not_count_by_its_place(
+    modules: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A module that is handed on counts by what it defines; not by its file, nor by notes that Python keeps in it."""
+    source = {"helpers": "N: int = 1\ndef clean(x): return x", "main": "import helpers\ndef f(x): return vars(helpers)"}
+    modules(**source)
+    import main  # type: ignore[import-not-found]
+
+    before = code_of(main.f)
+    sys.modules["helpers"].__warningregistry__ = {"version": 1}  # type: ignore[attr-defined]
+    assert code_of(main.f).digest == before.digest
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for name, text in source.items():
+        (elsewhere / f"{name}.py").write_text(text)
+        del sys.modules[name]
+    sys.path.insert(0, str(elsewhere))
+    import main
+
+    assert main.__file__ == str(elsewhere / "main.py")
+    assert code_of(main.f).digest == before.digest
 
 
 @pytest.mark.timeout(30)

@@ -14,7 +14,7 @@ from woflo import _bytecode
 from woflo._fingerprint import cache_key, digest, named
 from woflo._merkle import Leaf, Node, pack, plain
 from woflo._origin import PACKAGE, PROJECT, origin, version_of
-from woflo._survey import SHORT, Survey, is_builtin, is_task, written_in
+from woflo._survey import SHORT, Survey, is_a, is_builtin, is_task, wrapped_in, written_in
 from woflo._watch import ABSENT, content_of
 
 TYPE_CHECKING = False
@@ -69,7 +69,7 @@ def code_of(fn: Any, version: str | None = None) -> Code:
         return code_of(fn.fn, getattr(fn, "version", None) if version is None else version)
     if version is not None:
         return Code(cache_key("version", _name(fn), version), {"version": version})
-    if not isinstance(fn, (FunctionType, type)):
+    if not is_a(fn, (FunctionType, type)):
         return _bound(fn)
     survey = Survey().of(fn)
     code = Code(survey.digest, survey.parts, survey.loose)
@@ -80,10 +80,10 @@ def code_of(fn: Any, version: str | None = None) -> Code:
 def _bound(fn: Any) -> Code:
     """The Code of what brings more than code: of a method, a partial, a callable object; and of C code."""
     values: dict[str, Any] = {}
-    if isinstance(fn, MethodType):
+    if is_a(fn, MethodType):
         inner = code_of(fn.__func__)
         values["the object it is bound to"] = fn.__self__
-    elif isinstance(fn, partial):
+    elif is_a(fn, partial):
         inner = code_of(fn.func)
         values |= {f"argument {place} of the partial": value for place, value in enumerate(fn.args, 1)}
         values |= {f"argument {name!r} of the partial": value for name, value in sorted(fn.keywords.items())}
@@ -91,7 +91,7 @@ def _bound(fn: Any) -> Code:
         label = f"{_name(fn)}() itself"
         survey = Survey().behind(fn, label)
         inner = Code(survey.digest, survey.parts, survey.loose)
-        if not is_builtin(fn) and not isinstance(getattr(fn, "__wrapped__", None), FunctionType):
+        if not is_builtin(fn) and wrapped_in(fn) is None:
             values[label] = fn
     digests = {label: digest(value, label) for label, value in values.items()}
     parts = inner.parts | {label: found.hex()[:SHORT] for label, found in digests.items()}
@@ -105,9 +105,9 @@ def _name(value: Any) -> str:
 
 def as_value(value: Any) -> bytes | Node:
     """What code among other values consists of: its Code and what it brings with it, which has to be digestible."""
-    if isinstance(value, CodeType):
+    if is_a(value, CodeType):
         return _bytecode.read(value).encoding
-    if isinstance(value, ModuleType):
+    if is_a(value, ModuleType):
         return pack(b"module", [plain(value.__name__), plain(Survey().of(value).digest)])
     if is_task(value):
         version = getattr(value, "version", None)
@@ -118,7 +118,7 @@ def as_value(value: Any) -> bytes | Node:
         leaf = Leaf(pack(b"code", [name, plain(code_of(value).digest)]))
     else:
         leaf = Leaf(pack(b"code of others", [name, plain(version_of(module) if whose == PACKAGE else "")]))
-    if not isinstance(value, FunctionType) or not (value.__closure__ or value.__defaults__ or value.__kwdefaults__):
+    if not is_a(value, FunctionType) or not (value.__closure__ or value.__defaults__ or value.__kwdefaults__):
         return leaf.encoding
     given = (value.__defaults__, value.__kwdefaults__) if whose == PROJECT else (None, None)
     cells = [content_of(cell) for cell in value.__closure__ or ()]

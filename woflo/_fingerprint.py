@@ -115,10 +115,13 @@ def cache_key(*parts: bytes | str) -> str:
 
 def expand(value: Any, code: Expand | None = None) -> Expansion:
     kind = type(value)
-    known = _KNOWN.get(kind) or _way(kind)
-    if known is _is_code:
-        return (code or _code)(value)
-    return known(value)
+    try:
+        known = _KNOWN.get(kind) or _way(kind)
+        return (code or _code)(value) if known is _is_code else known(value)
+    except (MemoryError, Undigestible):
+        raise
+    except Exception as error:  # of the value's own code
+        raise Undigestible("", f"what {_article(kind)} holds can't be read ({_told(error)})") from error
 
 
 def _way(kind: type) -> Expand:
@@ -325,12 +328,8 @@ def _object(value: Any) -> Expansion:
 
 def _reduced(value: Any) -> Expansion:
     kind = type(value)
-    try:
-        special = copyreg.dispatch_table.get(kind)
-        reduced = value.__reduce_ex__(4) if special is None else special(value)
-    except Exception as error:
-        what = f"{module_of(kind)}.{kind.__qualname__}".removeprefix("builtins.")
-        raise Undigestible("", f"what a {what} holds can't be read ({_told(error)})") from error
+    special = copyreg.dispatch_table.get(kind)
+    reduced = value.__reduce_ex__(4) if special is None else special(value)
     if isinstance(reduced, str):
         if hasattr(value, "__wrapped__"):  # lru_cache says no more than its name
             own = {name: part for name, part in getattr(value, "__dict__", {}).items() if not name.startswith("__")}
@@ -364,6 +363,11 @@ def _attributes(state: dict[Any, Any]) -> Node | Leaf:
     if found is not None:
         return Leaf(found)
     return Node(b"state", [*state, *state.values()], ATTRIBUTES)
+
+
+def _article(kind: type) -> str:
+    what = f"{module_of(kind)}.{kind.__qualname__}".removeprefix("builtins.")
+    return f"{'an' if what[0] in 'aeiou' else 'a'} {what}"
 
 
 def _told(error: BaseException) -> str:

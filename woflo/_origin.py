@@ -47,8 +47,11 @@ def origin(module: str) -> str:
 
 def module_of(code: object) -> str:
     """The name of the module of a class or function; where it can't be told, as of some classes of C code, `builtins`."""
-    module = getattr(code, "__module__", None)
-    return module if isinstance(module, str) else "builtins"
+    try:
+        module = code.__module__
+    except Exception:  # of a proxy whose object isn't there, too
+        return "builtins"
+    return module if type(module) is str else "builtins"
 
 
 def _origin(module: str) -> str:
@@ -63,7 +66,8 @@ def _origin(module: str) -> str:
         return PYTHON if root in sys.stdlib_module_names or root in sys.builtin_module_names else PROJECT
     if any(site in path for site in _SITES):
         return PACKAGE
-    return PYTHON if path.startswith(_LIBRARY) else PROJECT
+    is_python = path.startswith(_LIBRARY) or (root in sys.stdlib_module_names and path.startswith(sys.base_prefix))
+    return PYTHON if is_python else PROJECT
 
 
 def _path(module: ModuleType) -> str | None:

@@ -31,12 +31,23 @@ if TYPE_CHECKING:
 
     from woflo._bytecode import Import, Name
 
-__all__ = ["SHORT", "Survey", "is_builtin", "is_task", "written_in"]
+__all__ = ["SHORT", "Survey", "is_a", "is_builtin", "is_task", "wrapped_in", "written_in"]
 
 SHORT = 16  # hexadecimal digits of a part's digest: enough to see that it changed
 
 _NO_CONTENT = frozenset(
-    {"__builtins__", "__doc__", "__file__", "__loader__", "__name__", "__package__", "__path__", "__spec__"}
+    {
+        "__annotations__",
+        "__builtins__",
+        "__cached__",
+        "__doc__",
+        "__file__",
+        "__loader__",
+        "__name__",
+        "__package__",
+        "__path__",
+        "__spec__",
+    }
 )  # names that a module has because of where it lies
 _OF_THE_TEXT = frozenset(
     {
@@ -45,6 +56,7 @@ _OF_THE_TEXT = frozenset(
         "__annotate_func__",
         "__annotations__",
         "__annotations_cache__",
+        "__conditional_annotations__",
         "__dataclass_fields__",
         "__dataclass_params__",
         "__dict__",
@@ -96,8 +108,8 @@ class Survey:
         """Survey a function, a class or a module."""
         self._root = function
         for _ in range(_MOST_DECORATORS):
-            inside = getattr(self._root, "__wrapped__", None)
-            if not isinstance(inside, FunctionType):
+            inside = wrapped_in(self._root)
+            if inside is None:
                 break
             self._root = inside  # what people call by its name is what a decorator was put on
         self._meet(function)
@@ -110,9 +122,9 @@ class Survey:
 
     def _finish(self) -> Survey:
         for one in self._found:
-            if isinstance(one, FunctionType):
+            if is_a(one, FunctionType):
                 self._function(one)
-            elif isinstance(one, type):
+            elif is_a(one, type):
                 self._class(one)
             else:
                 self._module(one)
@@ -165,12 +177,12 @@ class Survey:
                 return
             self._told.append("task")
             code = value.fn
-        is_code = isinstance(code, (FunctionType, ModuleType, type))
-        if isinstance(code, type) and self._outside(module_of(code)):
+        is_code = is_a(code, (FunctionType, ModuleType, type))
+        if is_a(code, type) and self._outside(module_of(code)):
             self._told.append(named(module_of(code), code.__qualname__))
         elif is_code:
             self._told += ["met", self._meet(code)]
-            if name and not isinstance(code, ModuleType) and code.__name__ != name:
+            if name and not is_a(code, ModuleType) and code.__name__ != name:
                 self._part(label, named(written_in(code), code.__qualname__))
         else:
             self._value(code, label, place if code is value else None)
@@ -182,13 +194,12 @@ class Survey:
         encoding, met, loose = _held(value, files)
         self._told.append(encoding)
         for one in sorted(met, key=_order):
-            if not isinstance(one, type) or not self._outside(module_of(one)):
+            if not is_a(one, type) or not self._outside(module_of(one)):
                 self._told += ["met", self._meet(one)]
         self._loose.update(dict.fromkeys(f"{label} ({kind})" for kind in loose))
         self._part(label, encoding)
-        for module in (module_of(type(value)), getattr(value, "__module__", None)):
-            if type(module) is str:
-                self._outside(module)
+        self._outside(module_of(type(value)))
+        self._outside(module_of(value))
         if place is not None:
             if type(value) in _FIXED:
                 self.watch.same(place, value)
@@ -239,8 +250,8 @@ class Survey:
         self.watch.attributes(cls)
         for base in bases:
             self._tell(base, "", None)
-        for name, value in sorted(vars(cls).items()):
-            if name in _OF_THE_TEXT or isinstance(value, _DESCRIPTORS) or _is_derived(name):
+        for name, value in sorted(vars(cls).items(), key=_by_name):
+            if name in _OF_THE_TEXT or is_a(value, _DESCRIPTORS) or _is_derived(name):
                 continue
             label, place = f"attribute {name} of class {cls.__qualname__} in {file}", Place(ATTRIBUTE, cls, name)
             self._told += ["attribute", name, type(value).__name__]
@@ -262,15 +273,17 @@ class Survey:
         if self._outside(module.__name__):
             return
         self.watch.attributes(module)
-        for name, value in sorted(vars(module).items()):
-            if name not in _NO_CONTENT and not isinstance(value, ModuleType):
+        for name, value in sorted(vars(module).items(), key=_by_name):
+            if not is_a(value, ModuleType) and (
+                name == "__getattr__" or not (name.startswith("__") and name.endswith("__"))
+            ):
                 self._told.append(name)
                 place = Place(ATTRIBUTE, module, name)
                 self._tell(value, f"global {name} in {file_of(module.__name__)}", place, name)
 
     def _label(self, value: Any) -> str:
         """What people call a function or class of the project."""
-        if isinstance(value, type):
+        if is_a(value, type):
             what = f"class {value.__qualname__}"
             return f"{what} itself" if value is self._root else f"{what} in {file_of(module_of(value))}"
         # What functools.wraps made has the name of what is inside it.
@@ -302,7 +315,7 @@ class Survey:
             self._follow(value, chain, str(space.get("__name__", "")), name, place)
             return
         builtins = space.get("__builtins__", {})
-        if name in (builtins if isinstance(builtins, dict) else vars(builtins)):
+        if name in (builtins if type(builtins) is dict else vars(builtins)):
             self._told.append("builtin")
             self.watch.builtin(fn, name)
         else:
@@ -312,11 +325,11 @@ class Survey:
     def _follow(self, value: Any, chain: Sequence[str], module: str, name: str, place: Place | None) -> None:
         """Tell what attributes lead to: from one module of the project to the next, and one step into a function."""
         for attribute in chain:
-            if isinstance(value, FunctionType) and attribute in vars(value):
+            if is_a(value, FunctionType) and attribute in vars(value):
                 self._told.append(attribute)
                 label = f"attribute {attribute} of {value.__name__}()"
                 self._tell(vars(value)[attribute], label, Place(ATTRIBUTE, value, attribute))
-            if not isinstance(value, ModuleType):
+            if not is_a(value, ModuleType):
                 break
             module, name = value.__name__, attribute
             if place is not None:
@@ -381,8 +394,7 @@ class _Holdings:
         except (Undigestible, RecursionError):
             kind = type(part)
             self.loose.append(_called(kind))
-            inside = getattr(part, "__wrapped__", None)
-            return Node(b"loose", (kind, inside if isinstance(inside, FunctionType) else None))
+            return Node(b"loose", (kind, wrapped_in(part)))
         return found
 
     def _strictly(self, part: Any) -> bytes | Node:
@@ -391,15 +403,15 @@ class _Holdings:
         return expand(part, self._by_name)
 
     def _by_name(self, code: Any) -> bytes | Node:
-        if isinstance(code, CodeType):
+        if is_a(code, CodeType):
             return _bytecode.read(code).encoding
         if is_task(code):
             version = getattr(code, "version", None)
             return Node(b"task", (code.fn,) if version is None else (code.name, version))
         self.met.append(code)
-        if isinstance(code, FunctionType):
+        if is_a(code, FunctionType):
             return _bare(code)
-        return named(code.__name__, "") if isinstance(code, ModuleType) else named(module_of(code), code.__qualname__)
+        return named(code.__name__, "") if is_a(code, ModuleType) else named(module_of(code), code.__qualname__)
 
 
 def _called(kind: type) -> str:
@@ -413,7 +425,7 @@ def _is_live(kind: type) -> bool:
 
 def _is_path(value: Any) -> bool:
     pathlib = sys.modules.get("pathlib")
-    return pathlib is not None and isinstance(value, pathlib.PurePath)
+    return pathlib is not None and is_a(value, pathlib.PurePath)
 
 
 def _bare(fn: FunctionType) -> Node:
@@ -433,9 +445,9 @@ def _is_derived(name: str) -> bool:
 
 def _order(value: Any) -> tuple[str, str, bytes]:
     """An order of code that doesn't depend on where it was found."""
-    if isinstance(value, ModuleType):
+    if is_a(value, ModuleType):
         return value.__name__, "", b""
-    does = _bytecode.read(value.__code__).encoding if isinstance(value, FunctionType) else b""
+    does = _bytecode.read(value.__code__).encoding if is_a(value, FunctionType) else b""
     return module_of(value), value.__qualname__, does
 
 
@@ -473,15 +485,33 @@ def _absolute(reference: Import, space: dict[str, Any]) -> str:
 
 def written_in(code: Any) -> str:
     """Where code was written; a decorator may have given a function the module of another one."""
-    return str(code.__globals__.get("__name__", "")) if isinstance(code, FunctionType) else module_of(code)
+    return str(code.__globals__.get("__name__", "")) if is_a(code, FunctionType) else module_of(code)
+
+
+def wrapped_in(value: Any) -> FunctionType | None:
+    """The function that a decorator says it has wrapped."""
+    try:
+        inside = value.__wrapped__
+    except Exception:  # of a proxy whose object isn't there, too
+        return None
+    return inside if type(inside) is FunctionType else None
+
+
+def is_a(value: Any, kind: Any) -> bool:
+    """Whether a value is of one of these types, whatever it says of its class (mocks, proxies)."""
+    return issubclass(type(value), kind)
+
+
+def _by_name(attribute: tuple[Any, Any]) -> str:
+    return str(attribute[0])
 
 
 def is_builtin(value: Any) -> bool:
     """Whether this is a function of C code."""
-    return isinstance(value, BuiltinFunctionType) and (value.__self__ is None or isinstance(value.__self__, ModuleType))
+    return is_a(value, BuiltinFunctionType) and (value.__self__ is None or is_a(value.__self__, ModuleType))
 
 
 def is_task(value: Any) -> bool:
     """Whether this is a Task; there is none before its module is loaded."""
     module = sys.modules.get("woflo.task")
-    return module is not None and isinstance(value, module.Task)
+    return module is not None and is_a(value, module.Task)
