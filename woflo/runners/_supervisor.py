@@ -178,6 +178,10 @@ class Supervisor:
             slots.give(token)
             leave_slots(slots)
             raise
+        except BaseException:  # Ctrl-C by way of another thread: a worker that is not noted yet ends with its channel
+            with _process.state:
+                run._phase = "pending"
+            raise
         run.pid = worker.pid
         run._mark_started()
         limit = run.task.timeout
