@@ -20,6 +20,8 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from woflo._code import code_of
 
 if TYPE_CHECKING:
@@ -464,6 +466,7 @@ def test_running_does_not_change_the_key() -> None:
     assert (after.digest, after.parts) == (before.digest, before.parts)
 
 
+@pytest.mark.timeout(300)  # it computes for 20 s, on a core of its own
 def test_keys_follow_what_can_change_the_result() -> None:
     """Every edit that can change the result misses the cache; of the others, at least 95 in 100 still hit."""
     found = score()
