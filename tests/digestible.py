@@ -434,7 +434,7 @@ def different() -> dict[str, Any]:
         "series a": table["a"],
         "series b": table["b"],
         "series unnamed": table["a"].rename(None),
-        "series object": table["b"].astype(object),
+        "series object": pd.Series([1, "y"], dtype=object, name="b"),
         "series string": table["b"].astype("string"),
         "category": table["b"].astype("category"),
         "category ordered": pd.Series(pd.Categorical(["x", "y"], ordered=True), name="b"),

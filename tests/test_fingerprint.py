@@ -30,6 +30,7 @@ from woflo._fingerprint import Undigestible, cache_key, digest
 
 if TYPE_CHECKING:
     from pathlib import Path
+from random import Random
 
 
 def test_different_values_have_different_digests() -> None:
@@ -509,6 +510,50 @@ def test_arrays_are_hashed_where_they_lie(shape: tuple[int, ...]) -> None:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < limit
+
+
+def an_array(random: Random) -> np.ndarray:
+    """Some array: any dtype, shape and layout, with few different items, so that equal ones come up."""
+    kinds = [
+        "f2",
+        "f4",
+        "f8",
+        ">f8",
+        "i1",
+        ">i4",
+        "u8",
+        "?",
+        "c8",
+        "S3",
+        "U2",
+        ">U2",
+        "M8[s]",
+        "m8[D]",
+        "i4,f8",
+        ">i8,U3",
+    ]
+    dtype, shape = np.dtype(random.choice(kinds)), tuple(random.randint(0, 3) for _ in range(random.randint(0, 3)))
+    values = np.random.default_rng(random.randint(0, 3)).integers(0, 2, shape)
+    made = np.zeros(shape, dtype)
+    for part in dtype.names or ():
+        made[part] = values
+    made = made if dtype.names else values.astype(dtype)
+    layouts = [np.transpose, np.asfortranarray, lambda one: one[::-1], lambda one: one[..., ::2]]
+    for _ in range(random.randint(0, 2) if shape else 0):
+        made = random.choice(layouts)(made)
+    return made
+
+
+def test_arrays_are_one_exactly_if_dtype_shape_and_items_are() -> None:
+    """Of a thousand arrays in all layouts and byte orders."""
+    random, known, digests = Random(1), {}, set()
+    for _ in range(1000):
+        value = an_array(random)
+        plainly = np.ascontiguousarray(value).astype(value.dtype.newbyteorder("<"))
+        meant = (str(plainly.dtype), value.shape, plainly.tobytes())
+        assert known.setdefault(meant, digest(value)) == digest(value)
+        digests.add(digest(value))
+    assert len(digests) == len(known) > 300
 
 
 def test_large_bytes_are_hashed_where_they_lie() -> None:

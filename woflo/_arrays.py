@@ -118,7 +118,7 @@ def _items(value: Array) -> bytes:
     little = _little(value.dtype)
     if value.flags.c_contiguous and value.dtype == little:
         return buffer(memoryview(value.reshape(-1).view(np.uint8)))  # type: ignore[arg-type]
-    rows = value.reshape(-1) if value.ndim == 1 else value
+    rows = value if value.ndim > 1 else value.reshape(-1)
     step = max(1, _CHUNK // max(1, value.nbytes // len(rows)))
     work = hasher(step * value.nbytes // len(rows))
     for start in range(0, len(rows), step):
