@@ -35,6 +35,10 @@ class Colour(enum.Enum):
     GREEN = 2
 
 
+class Shade(enum.Enum):
+    RED = 1
+
+
 class Access(enum.Flag):
     READ = 1
     WRITE = 2
@@ -139,6 +143,13 @@ def metres(unit: str) -> Unit:
     made = np.ones(2).view(Unit)
     made.unit = unit
     return made
+
+
+class Alike(Plain):
+    """Objects that a set keeps in the order in which they came."""
+
+    def __hash__(self) -> int:
+        return 1
 
 
 def plus(x: int) -> int:
@@ -276,6 +287,11 @@ def different() -> dict[str, Any]:
         "[large]": [bytes(100_000)],
         "RED": Colour.RED,
         "GREEN": Colour.GREEN,
+        "red of another kind": Shade.RED,
+        "texts": ["a", "b\0c", *["d"] * 64],
+        "other texts": ["a\0b", "c", *["d"] * 64],
+        "more texts": ["a", "b", "c", *["d"] * 64],
+        "a tuple of texts": ("a", "b", "c", *["d"] * 64),
         "LOW": Level.LOW,
         "READ": Access.READ,
         "READ|WRITE": Access.READ | Access.WRITE,

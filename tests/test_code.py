@@ -105,6 +105,12 @@ EDITS: list[tuple[str, str, str | None]] = [
     ("def f(x): return [y for y in x if y]", "def f(x): return [y for y in x if not y]", "f() itself"),
     ("def f(x): return (lambda y: y)(x)", "def f(x): return (lambda y: -y)(x)", "f() itself"),
     ("def f(x): return locals()", "def f(x):\n y = 1\n return locals()", "f() itself"),
+    ("def f(x):\n y = 1\n return locals()", "def f(x):\n z = 1\n return locals()", "f() itself"),
+    (
+        "from woflo import task\n@task\ndef g(): return 1\ndef f(x): return g.local()",
+        "from woflo import task\ndef g(): return 1\ndef f(x): return g.local()",
+        None,
+    ),
     ("def f(x): return f'{x:.2f}'", "def f(x): return f'{x:.3f}'", "f() itself"),
     ("async def f(x): return await x", "def f(x): return x", "f() itself"),
     ("def f(x, depth=2): return x", "def f(x, depth=3): return x", "default of 'depth'"),
@@ -261,6 +267,15 @@ def test_an_edit_is_noticed_and_named(first: str, second: str, what: str | None)
 
 
 NO_EDITS = [
+    ("def f(x):\n if x: pass\n return x", "def f(x):\n if x:\n  pass\n return x"),
+    (
+        "def f(x, y): return list(z for z in x if z not in y)",
+        "def f(x, y):\n return list(\n  z\n  for z in x\n  if z not in y\n )",
+    ),
+    (
+        "def f(x):\n while x and x.a:\n  if x.b: continue\n  x = x.c\n return x",
+        "def f(x):\n while (x and\n   x.a):\n  if x.b:\n   continue\n  x = x.c\n return x",
+    ),
     ("def f(x): return x + 1", "\n\n# why\ndef f(x):\n    # because\n    return (\n        x\n        + 1\n    )"),
     ("def f(x): return x + 1", "def f(x):\n    'What it does.'\n    return x + 1"),
     ("def f(x): return x + 1", "def f(x: int) -> int: return x + 1"),
@@ -521,6 +536,7 @@ CHANGES: dict[str, tuple[str, str]] = {
     "default in place": ("def f(x, a=[]): return a", "f.__defaults__[0].append(1)"),
     "keyword default": ("def f(x, *, a=1): return a", "f.__kwdefaults__ = {'a': 2}"),
     "keyword default in place": ("def f(x, *, a=1): return a", "f.__kwdefaults__['a'] = 2"),
+    "keyword default gone": ("def f(x, *, a=1): return a", "f.__kwdefaults__ = None"),
     "default of a helper": ("def g(a=1): return a\ndef f(x): return g()", "g.__defaults__ = (2,)"),
     "closure": (
         "def m():\n n = 1\n def f(x): return n\n def s():\n  nonlocal n\n  n = 2\n return f, s\nf, s = m()",
@@ -528,6 +544,10 @@ CHANGES: dict[str, tuple[str, str]] = {
     ),
     "closure in place": ("def m():\n n = []\n def f(x): return n\n return f, n\nf, n = m()", "n.append(1)"),
     "method": ("class A:\n def m(self): return 1\ndef f(x): return A().m()", "A.m = lambda self: 2"),
+    "method, the old one is kept": (
+        "class A:\n def m(self): return 1\nkept = A.m\ndef f(x): return A().m()",
+        "A.m = lambda self: 2",
+    ),
     "new attribute": ("class A: pass\ndef f(x): return A()", "A.n = 1"),
     "attribute": ("class A: n = 1\ndef f(x): return A()", "A.n = 2"),
     "attribute in place": ("class A: n = []\ndef f(x): return A()", "A.n.append(1)"),

@@ -25,7 +25,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.digestible import Config, Hooked, Pair, Plain, Slotted, adder, cycle, different, equal, items, plus, ring
+from tests.digestible import (
+    Alike,
+    Config,
+    Hooked,
+    Pair,
+    Plain,
+    Slotted,
+    adder,
+    cycle,
+    different,
+    equal,
+    items,
+    plus,
+    ring,
+)
 from woflo._fingerprint import Undigestible, cache_key, digest
 
 if TYPE_CHECKING:
@@ -207,6 +221,15 @@ def test_members_of_a_cycle_do_not_depend_on_who_was_met_first() -> None:
     """A dict in another order, whose values belong to one cycle, is the same dict."""
     first, second = ring(4), ring(4)
     assert digest({"a": first, "b": first.next}) == digest({"b": second.next, "a": second})
+
+
+def test_members_and_keys_of_a_cycle_have_no_order() -> None:
+    """A set of objects that know each other is the same set in whatever order it gives them; so are the keys of a dict."""
+    for kind in (lambda *parts: set(parts), lambda *parts: dict.fromkeys(parts, 1)):
+        (first, second), (third, fourth) = [(one := ring(4, Alike), one.next) for _ in range(2)]
+        assert digest(kind(first, second)) == digest(kind(fourth, third))
+        assert digest([first, kind(first, second)]) == digest([third, kind(fourth, third)])
+        assert digest(kind(first, second)) != digest(kind(first, second.next))
 
 
 def test_a_set_that_leads_back_to_itself_is_refused() -> None:
