@@ -124,7 +124,7 @@ class Message:
 class Bundle:
     """Results that were collected and are to be told."""
 
-    __slots__ = ("begin", "data", "death", "ends", "hand", "large", "next", "runs", "since", "until")
+    __slots__ = ("begin", "data", "death", "ends", "hand", "large", "next", "runs", "since", "teller", "until")
 
     def __init__(self, runs: list[Any], ends: list[int], data: Any) -> None:
         self.runs = runs
@@ -132,6 +132,7 @@ class Bundle:
         self.data = data  # the results' bytes
         self.begin = 0  # where they begin in the region
         self.next = 0  # the first that has not been told
+        self.teller: Any = None  # the frame that tells them
         self.since = 0.0  # when the message was taken (monotonic, seconds)
         self.until = 0.0  # as if each call had had its share of the time
         self.hand: Hand | None = None  # of the worker that had them
@@ -199,8 +200,7 @@ class Pool:
         self._free: list[int] = []
         self._hands: dict[int, Hand] = {}  # by row
         self._serial = 0
-        self._bundles: deque[Bundle] = deque()
-        self._telling: set[Bundle] = set()
+        self._bundles: deque[Bundle] = deque()  # a bundle leaves it when all of it is told
         self._busy = False
         self._closing = False
         self._timer: Any = None
@@ -548,29 +548,30 @@ class Pool:
 
     def tell(self) -> None:
         """End the runs whose results were collected. No lock is held."""
-        bundle = None
+        here = sys._getframe()
         try:
-            while self._bundles:
-                with self.supervisor.lock:
-                    if not self._bundles:
-                        return
-                    bundle = self._bundles[0]
-                    self._telling.add(bundle)
-                    self._bundles.popleft()
+            while (bundle := self._take_bundle(here)) is not None:
                 _tell(bundle)
-                self._telling.discard(bundle)
-                bundle = None
-        except KeyboardInterrupt:
-            if bundle is not None:
                 with self.supervisor.lock:
-                    self._telling.discard(bundle)
-                    if bundle not in self._bundles:
-                        self._bundles.appendleft(bundle)
-                _process.news.append(self.tell)
+                    self._bundles.remove(bundle)
+                    bundle.teller = None
+        except KeyboardInterrupt:  # whoever comes next goes on with it
+            _process.news.append(self.tell)
             raise
+        finally:
+            del here  # a frame that holds itself would keep what it has told
         whom = self.supervisor.driving
         if whom is not None and getattr(whom, "_result", None) is not None:  # asleep for a run that ended here
             self.supervisor.wake()
+
+    def _take_bundle(self, teller: Any) -> Bundle | None:
+        """The next bundle to be told: one that nobody tells, or whose telling Ctrl-C has ended."""
+        with self.supervisor.lock:
+            for bundle in self._bundles:
+                if bundle.teller is None or not _is_executed(bundle.teller):
+                    bundle.teller = teller
+                    return bundle
+        return None
 
     # ------------------------------------------------------------------ what got stuck
 
@@ -856,7 +857,7 @@ class Pool:
 
     def _is_collected(self, run: Any) -> bool:
         """Whether what became of a run is known, and about to be told."""
-        return any(run in bundle.runs for bundle in (*self._bundles, *self._telling))
+        return any(run in bundle.runs for bundle in self._bundles)
 
     def _drop(self, run: Any) -> None:
         """A staged run was stopped: `_flush` passes over it. Needs the lock."""
@@ -1000,6 +1001,17 @@ _NONE_OK: Any = Ok(None)
 _new = object.__new__
 
 
+def _is_executed(frame: Any) -> bool:
+    """Whether a frame is on the stack of some thread."""
+    for top in sys._current_frames().values():
+        at: Any = top
+        while at is not None:
+            if at is frame:
+                return True
+            at = at.f_back
+    return False
+
+
 def _tell(bundle: Bundle) -> None:
     """End a bundle's runs; cut short by Ctrl-C it can be done again from where it was."""
     runs, ends, data = bundle.runs, bundle.ends, bundle.data
@@ -1010,8 +1022,8 @@ def _tell(bundle: Bundle) -> None:
         run, end = runs[index], ends[index]
         stop = (end >> 4) - bundle.begin
         kind = end & 15
-        if run._result is not None:
-            pass
+        if run._result is not None:  # it was stopped; or Ctrl-C came when this had just been set
+            run._tell_again()
         elif kind > _ring.OK or run._stop_asked or run._timed_out or listening or run._flags:
             run._take(bundle, index, kind, data[start:stop] if stop > start else b"")
         else:

@@ -632,8 +632,15 @@ class BaseTaskRun(Generic[R]):
     def _tell_callbacks(self) -> None:
         with _process.state:
             callbacks, self._callbacks = self._callbacks, None
-        for callback in callbacks or ():
-            self._call_back(callback)
+        if callbacks:
+            left = iter(callbacks)
+            try:
+                for callback in left:
+                    self._call_back(callback)
+            except KeyboardInterrupt:
+                with _process.state:
+                    self._callbacks = [*left, *(self._callbacks or ())] or None
+                raise
 
     def _retry_after(self, pause: float) -> None:
         """Start the next attempt in `pause` seconds, from the supervisor's timers."""
@@ -659,10 +666,7 @@ class BaseTaskRun(Generic[R]):
     def _mend(self, attempt: int, failure: Failure) -> None:
         """Ctrl-C came while the attempt's result was being dealt with: do what it cut short, or say that the result is lost."""
         if self._result is not None:
-            _process.live.discard(self)
-            if self._attended or self._pumped:
-                self._forget()
-            self._tell_all()
+            self._tell_again()
         elif self.attempt == attempt and self._phase == "retrying":
             if self._clock is None or self._clock.action is None:
                 self._retry_after(0.0)
@@ -670,6 +674,13 @@ class BaseTaskRun(Generic[R]):
         elif self.attempt == attempt:
             self._concluded = 0
             self.finish(self._named(failure))
+
+    def _tell_again(self) -> None:
+        """It has its outcome: do what is left to be done after that, if anything."""
+        _process.live.discard(self)
+        if self._attended or self._pumped:
+            self._forget()
+        self._tell_all()
 
     def _next_attempt(self) -> None:
         """Count the attempt that begins."""
