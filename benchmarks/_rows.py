@@ -265,6 +265,14 @@ ROWS = (
         (Goal("woflo", 1.10, of="ideal"),), "ideal", size=10_000, quick=1_000,
     ),
     Row(
+        "6", "map over warm processes", "µs", "maps", "together",
+        (
+            *names("woflo", "woflo, list", "mp.Pool.map", "PPE.map chunked"),
+            Contestant("joblib", size=100_000, quick=2_000),
+        ),
+        (Goal("woflo", 1.5, of="mp.Pool.map"),), "mp.Pool.map", size=1_000_000, quick=20_000,
+    ),
+    Row(
         "7", "idle warm pool, submit to result", "µs", "pools", "latency",
         names("raw", "woflo", "mp.Pool", "pebble", "PPE", "loky", "ray"),
         (Goal("woflo", 0.22, of="mp.Pool"),), "mp.Pool", size=1_000, quick=100,

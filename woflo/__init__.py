@@ -37,6 +37,7 @@ from woflo.task import Task, ref, task, use  # not lazily: a lazy name `task` wo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from woflo._group import RunGroup
     from woflo.directory import Directory
     from woflo.events import observe
     from woflo.graph import Graph, Node
@@ -61,6 +62,7 @@ __all__ = [
     "Ok",
     "PoolTaskRun",
     "Result",
+    "RunGroup",
     "StoppedFailure",
     "StoreError",
     "Task",
@@ -87,6 +89,7 @@ _LAZY = {
     "ExecutorTaskRun": "woflo.runners.executor",
     "Graph": "woflo.graph",
     "Node": "woflo.graph",
+    "RunGroup": "woflo._group",
     "PoolTaskRun": "woflo.runners.pool",
     "as_completed": "woflo.runners._waiting",
     "gather": "woflo.runners._waiting",

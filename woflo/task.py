@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVar  # for its default; checkers bring it, nothing imports it
 
+    from woflo._group import RunGroup
     from woflo._rebuild import Decision
     from woflo._retry import RetryOn, Wait
     from woflo.store import Store
@@ -133,6 +134,49 @@ class Task(Generic[P, R, V]):
                 inputs = _inputs.find((), kwargs)
         runner = self.runner or chosen.get() or _made.get(_environ.get(_NAME) or self._usual) or _named(self)
         return runner.submit(self, args, kwargs, inputs)
+
+    def map(
+        self, iterable: Iterable[Any], /, *iterables: Iterable[Any], chunksize: int | None = None, **kwargs: Any
+    ) -> RunGroup[R]:
+        """Start a run for each item, and return them as a group at once.
+
+        >>> import woflo
+        >>> from woflo.runners import SequentialTaskRun
+        >>> woflo.task(pow, runner=SequentialTaskRun).map([2, 3, 4], [5, 2, 1]).get_results()
+        [32, 9, 4]
+
+        Args:
+            iterable: the first argument of each call. Without a length (a generator) it is drawn from as results are
+                asked for.
+            iterables: the further arguments; the shortest iterable ends it, as in the builtin map.
+            chunksize: how many items share one run where they can (on process runners, of a task without time-out,
+                retries or cache); None: as many as make up 20 ms of work by what was measured. 1: each has its own.
+            kwargs: the same for all calls.
+
+        Raises:
+            UsageError: something is not iterable, or `chunksize` is no whole number from 1 up.
+        """
+        return _group(self, "map", (iterable, *iterables), chunksize, kwargs)
+
+    def starmap(
+        self, iterable: Iterable[Iterable[Any]], /, *, chunksize: int | None = None, **kwargs: Any
+    ) -> RunGroup[R]:
+        """`map` for items that are each a call's arguments.
+
+        >>> import woflo
+        >>> from woflo.runners import SequentialTaskRun
+        >>> woflo.task(pow, runner=SequentialTaskRun).starmap([(2, 5), (3, 2)]).get_results()
+        [32, 9]
+
+        Args:
+            iterable: a tuple of arguments for each call.
+            chunksize: how many items share one run, as for `map`.
+            kwargs: the same for all calls.
+
+        Raises:
+            UsageError: it is not iterable, or `chunksize` is no whole number from 1 up.
+        """
+        return _group(self, "starmap", (iterable,), chunksize, kwargs)
 
     def _where(self, default: Runner | None) -> Runner:
         """The runner of a call that is made for a graph: the task's own, the graph's, or what a plain call would get."""
@@ -302,6 +346,30 @@ class _RememberingTask(Task[P, R, V]):
 
             self._kept.append(Memory(self.cache, fn=self.fn, **self._how))
         return self._kept[0]
+
+
+def _group(
+    one: Task[..., R, Any], way: str, iterables: tuple[Any, ...], chunksize: Any, kwargs: dict[str, Any]
+) -> RunGroup[R]:
+    from woflo._group import RunGroup
+
+    if chunksize is not None and (type(chunksize) is not int or chunksize < 1):
+        raise UsageError(f"{one.name}.{way}: chunksize must be a whole number from 1 up, or None, not {chunksize!r}")
+    sizes: list[int] | None = []
+    for place, iterable in enumerate(iterables, 1):
+        if not hasattr(iterable, "__iter__") and not hasattr(iterable, "__getitem__"):
+            which = f"its iterable {place}" if len(iterables) > 1 else "its iterable"
+            raise UsageError(f"{one.name}.{way}: {which} is {type(iterable).__name__}, which can't be iterated over")
+        try:
+            if sizes is not None:
+                sizes.append(len(iterable))
+        except TypeError:
+            sizes = None
+    many = way == "starmap" or len(iterables) > 1
+    items = zip(*iterables, strict=False) if len(iterables) > 1 else iterables[0]
+    size = min(sizes) if sizes else None
+    runner = one.runner or chosen.get() or _named(one)
+    return RunGroup(one, runner, items, size, many=many, kwargs=kwargs, chunksize=chunksize)
 
 
 def _remembering(one: Task[..., Any, Any]) -> dict[str, Any]:

@@ -1057,7 +1057,7 @@ def _tell(bundle: Bundle) -> None:
         bundle.next = index + 1
 
 
-def dump(task: Any, number: int, args: Any, kwargs: Any) -> bytes:
+def dump(task: Any, number: int | str, args: Any, kwargs: Any) -> bytes:
     """A task and its arguments, as bytes.
 
     A runner class that can't be found by its name stays here, with what it holds: the task gets the class that it is made of.

@@ -102,7 +102,7 @@ class BaseTaskRun(Generic[R]):
     _loop: AbstractEventLoop | None  # that it belongs to (asyncio)
     _place: Any  # what carries the current attempt, as the runner knows it: a thread's number, an asyncio task
     _thrown: bool  # whether TaskStopped was thrown into the current attempt (threads)
-    _number: int
+    _number: int | str  # a text if it is an item of a `map`: `3[17]`
     _owner: object  # the mark of the process that made it; None: of nobody, it can't be waited for
     _result: Result[R] | None
     _phase: str
@@ -123,7 +123,7 @@ class BaseTaskRun(Generic[R]):
     _stopping_in: int  # the thread that is inside a runner's own stop()
 
     def __init__(
-        self, task: Task[..., R], args: tuple[Any, ...], kwargs: dict[str, Any], number: int, owner: object
+        self, task: Task[..., R], args: tuple[Any, ...], kwargs: dict[str, Any], number: int | str, owner: object
     ) -> None:
         self.task = task
         self.args = args
@@ -411,6 +411,34 @@ class BaseTaskRun(Generic[R]):
                 return owner
         return BaseTaskRun
 
+    # ------------------------------------------------------------------ many items
+
+    @classmethod
+    def _at_once(cls) -> int:
+        """How many runs of a `map` are under way at once: enough that nothing of the runner stands idle."""
+        from woflo.runners._slots import default_size
+
+        return 2 * (cls._limit_owner().max_running or default_size())
+
+    @classmethod
+    def _chunks(cls) -> bool:
+        """Whether several short items of a `map` may share one run."""
+        return False
+
+    @classmethod
+    def _inherits(cls) -> bool:
+        """Whether a run's arguments are inherited by its worker, rather than sent."""
+        return False
+
+    def _tell_item(self, failure: Failure) -> None:
+        """An item of a `map` has failed: the failure says which, and of which type it was, not its value."""
+        number = str(self._number)
+        kinds = ", ".join(_exceptions.type_name(type(arg)) for arg in (self.args or ())[:3])
+        item = f"item {number[number.find('[') + 1 : -1]}" + (f" ({kinds})" if kinds else "")
+        failure.message = f"{item}: {failure.message}" if failure.message else item
+        if failure.__cause__ is not None:
+            _exceptions.add_note(failure.__cause__, f"woflo: {item} of {self.task.name}")
+
     # ------------------------------------------------------------------ the state machine
 
     @classmethod
@@ -557,10 +585,13 @@ class BaseTaskRun(Generic[R]):
         with _process.state:
             if self._result is not None:
                 return
-            if self._started:
+            if self._started and not self._ended:
                 self._ended = monotonic()
-            if not result and not isinstance(result, StoppedFailure):
-                _unseen.add(result, self.name)
+            if not result:
+                if self._number.__class__ is str:
+                    self._tell_item(result)
+                if not isinstance(result, StoppedFailure):
+                    _unseen.add(result, self.name)
             if _notify.listening or not result:
                 _notify.untold[self] = get_ident()  # before the outcome can be seen: the program may end with it
             self._result = result

@@ -7,6 +7,7 @@ its death arrives in `_supervisor`. Here is what these mean for a run.
 from __future__ import annotations
 
 import os
+import sys
 from contextvars import copy_context
 from time import monotonic
 
@@ -128,6 +129,20 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
         deadline = monotonic() + _LEAVING_SECONDS
         for worker in leaving:
             supervisor.settle(deadline, worker)
+
+    @classmethod
+    def _at_once(cls) -> int:
+        from woflo.runners._slots import default_size
+
+        return cls._limit_owner().max_running or default_size()
+
+    @classmethod
+    def _chunks(cls) -> bool:
+        return cls._inherits() or sys.platform == "linux"
+
+    @classmethod
+    def _inherits(cls) -> bool:
+        return not cls._portable and start_method(cls.process_type) == "fork"
 
     def _pack(self) -> None:
         """Pickle the call for a spawned worker.

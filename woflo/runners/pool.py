@@ -149,7 +149,8 @@ class PoolTaskRun(BaseTaskRun[R]):
         self._phase = "running"
         late = self.task.timeout is not None or _notify.listening
         room = _pool.ARENA if self._arena is not None else 0
-        alone = late or room or self.attempt > 1 or len(self._blob or b"") > _pool.MESSAGE_BYTES
+        kept = self.task.keeper is not None  # its value is kept before its end can be seen: not the straight way back
+        alone = late or room or kept or self.attempt > 1 or len(self._blob or b"") > _pool.MESSAGE_BYTES
         self._flags = (_pool.NOTICE if late else 0) | (_pool.ALONE if alone else 0) | room
         if _notify.listening:
             _notify.pending(self)
@@ -354,6 +355,14 @@ class PoolTaskRun(BaseTaskRun[R]):
     def _forget(self) -> None:
         if self._attended:
             super()._forget()
+
+    @classmethod
+    def _at_once(cls) -> int:
+        return 2 * (cls.workers or max(2, len(os.sched_getaffinity(0))))
+
+    @classmethod
+    def _chunks(cls) -> bool:
+        return True
 
     @classmethod
     def _check_setting(cls, name: str, value: Any) -> None:

@@ -70,6 +70,10 @@ class SequentialTaskRun(BaseTaskRun[R]):
         run._admit()
         return run
 
+    @classmethod
+    def _at_once(cls) -> int:
+        return 1
+
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
