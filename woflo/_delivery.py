@@ -435,7 +435,7 @@ class Delivery:
             took, computed, dirty = end.value
             self._sizing.measured(max(1, begun), took, computed)
             if dirty:
-                self._sizing.together = False
+                self._sizing.apart = True
             begun = len(values)
         else:
             _unseen.seen(end)
@@ -455,14 +455,22 @@ class Delivery:
                 segment.failed[place] = self._failed(segment.start + place, rest[place], _like(end), run)
             segments.append(segment)
         elif rest:
-            with self._lock:
-                self._again.append((sent.start + begun, rest, not self._sizing.together))
+            self._send_again(sent.start + begun, rest)
         ledger.clear()
         sent.ledger = None
         self._add(segments, run)
         self._spare.append(ledger)
         if self._rests():
             self._close_ledgers()
+
+    def _send_again(self, start: int, items: Sequence[Any]) -> None:
+        """Items that were in a chunk and have not begun."""
+        alone = not self._sizing.together
+        with self._lock:
+            if alone or self._sizing.apart:
+                self._again.extend((start + place, items[place : place + 1], alone) for place in range(len(items)))
+            else:
+                self._again.append((start, items, False))
 
     def _read(
         self, run: BaseTaskRun[Any], sent: _Sent, ledger: Ledger
@@ -593,7 +601,7 @@ def _variants(task: Task[..., Any, Any]) -> tuple[Task[..., Any, Any], Task[...,
             task._memory("map")  # shared with the variant
         item, chunk = (type(task).__new__(type(task)) for _ in range(2))
         vars(item).update(vars(task), numbers=labels)
-        vars(chunk).update(vars(task), numbers=labels, fn=_chunk.Chunk(task), is_async=False, simple=True)
+        vars(chunk).update(vars(task), numbers=labels, fn=_chunk.Chunk(task), is_async=False, simple=True, _apart=True)
         found = vars(task)["_mapped"] = item, chunk, labels
     return found  # type: ignore[no-any-return]
 

@@ -28,10 +28,10 @@ class Segment:
     __slots__ = ("chunk", "failed", "run", "start", "stopped", "values")
 
     def __init__(self, start: int, values: list[Any]) -> None:
-        self.start = start
-        self.values = values
+        self.start: int = start
+        self.values: list[Any] = values
         self.failed: dict[int, BaseTaskRun[Any]] = {}  # by their places in the segment
-        self.stopped = False  # none of them was ever drawn: runs for them are made when they are asked for
+        self.stopped: bool = False  # none of them was ever drawn: runs for them are made when they are asked for
         self.run: BaseTaskRun[Any] | None = None  # a single item's own
         self.chunk: BaseTaskRun[Any] | None = None  # the run that they were parts of
 
@@ -42,10 +42,10 @@ class Cursor:
     __slots__ = ("at", "offset", "ordered", "segment")
 
     def __init__(self, *, ordered: bool) -> None:
-        self.ordered = ordered
-        self.at = 0  # an item's number, or a place in the history
+        self.ordered: bool = ordered
+        self.at: int = 0  # an item's number, or a place in the history
         self.segment: Segment | None = None
-        self.offset = 0
+        self.offset: int = 0
 
 
 class Outcomes:

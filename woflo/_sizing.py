@@ -24,6 +24,7 @@ class Sizing:
 
     Attributes:
         together: whether items may go together at all.
+        apart: whether one of them was seen to leave its worker's state changed: each goes alone, and is looked after.
         exact: whether items were measured where they ran; else with what their runs cost.
         busy: whether they compute, rather than wait for something.
         mean_ns: what an item takes, as far as it is known; 0: it isn't.
@@ -32,6 +33,7 @@ class Sizing:
     def __init__(self, fixed: int | None, *, together: bool) -> None:
         self.fixed = fixed
         self.together = together
+        self.apart = False
         self.exact = False
         self.busy = False
         self.mean_ns = 0
@@ -44,7 +46,7 @@ class Sizing:
             left: items that are still to come; None: nobody knows.
             workers: how many runs make progress at once.
         """
-        if not self.together:
+        if self.apart or not self.together:
             return 1
         if self.fixed is not None:
             return self.fixed
@@ -57,7 +59,7 @@ class Sizing:
 
     def probes(self, index: int) -> bool:
         """Whether an item that goes alone is to be measured where it runs: the first ones, and some where most are not short."""
-        return not self.exact or (self.mean_ns < 10 * TARGET_NS and index % _PROBED == 0)
+        return self.apart or not self.exact or (self.mean_ns < 10 * TARGET_NS and index % _PROBED == 0)
 
     def measured(self, number: int, took_ns: int, computed_ns: int | None = None) -> None:
         """Some items took so long together, of which they computed so long (None: it isn't known).

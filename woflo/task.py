@@ -83,6 +83,7 @@ class Task(Generic[P, R, V]):
     _usual: str  # the runner that it gets if nobody says one
     simple: bool  # no retries and no time-out: a runner may take its straight way
     numbers: Iterator[int]  # of the runs of this name
+    _apart: bool = False  # its runs are several calls each: a worker is looked after behind every one
 
     def __init__(
         self, fn: Callable[P, V], name: str, policy: Policy, timeout: float | None, runner: Runner | None

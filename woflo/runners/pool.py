@@ -149,8 +149,9 @@ class PoolTaskRun(BaseTaskRun[R]):
         self._phase = "running"
         late = self.task.timeout is not None or _notify.listening
         room = _pool.ARENA if self._arena is not None else 0
-        kept = self.task.keeper is not None  # its value is kept before its end can be seen: not the straight way back
-        alone = late or room or kept or self.attempt > 1 or len(self._blob or b"") > _pool.MESSAGE_BYTES
+        # what is kept is so before its end can be seen: not by the straight way back; after several items state is looked at
+        apart = self.task.keeper is not None or self.task._apart
+        alone = late or room or apart or self.attempt > 1 or len(self._blob or b"") > _pool.MESSAGE_BYTES
         self._flags = (_pool.NOTICE if late else 0) | (_pool.ALONE if alone else 0) | room
         if _notify.listening:
             _notify.pending(self)
