@@ -752,7 +752,15 @@ class Pool:
         self.supervisor._poller.remove_process(hand.process_key)
         hand.close()
         if not self._hands and not self._out and (not self.staged or self._closing):
-            self._dispose()
+            if self._closing or words[ring.row(hand.row) + LEAVING]:
+                self._dispose()
+            else:  # it was ended: the next call finds all but a worker
+                self.supervisor.call_later(_IDLE_SECONDS, self._dispose_if_idle)
+
+    def _dispose_if_idle(self) -> None:
+        with self.supervisor.lock:
+            if self._ring is not None and not (self._hands or self._out or self.staged):
+                self._dispose()
 
     def _recall(self) -> None:
         """Stage all messages again that nobody has taken: one may have been in a dead worker's hand. Needs the lock.
@@ -963,6 +971,8 @@ class Pool:
         if self._ring is not None and not self._closing:
             self._closing = True
             self._ring.close_sender()
+            if not self._hands:
+                self._dispose()
 
     def kill_all(self) -> None:
         """SIGKILL to the group of every worker. Needs the lock."""
