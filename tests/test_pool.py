@@ -41,6 +41,31 @@ class TestOneWorker(RunnerContract):
     can_kill = True
 
 
+class TestNoSemaphores(RunnerContract):
+    """A system without /dev/shm: descriptors count the rights to run a call."""
+
+    runner = PoolTaskRun.using(workers=2)
+    in_process = False
+    can_kill = True
+
+    @pytest.fixture(autouse=True)
+    def no_semaphores(self, monkeypatch):
+        import _multiprocessing
+
+        def refuse(*_):
+            raise FileNotFoundError
+
+        monkeypatch.setattr(_multiprocessing, "SemLock", refuse)
+
+    def test_each_call_of_a_long_queue_runs_once(self, tmp_path):
+        """Batches, and what is taken back from them, are counted by descriptors as by semaphores."""
+        ledger = Ledger(tmp_path / "ledger")
+        call = woflo.task(note, runner=self.runner)
+        assert [run.get_result() for run in [call(ledger, str(number)) for number in range(500)]]
+        assert sorted(map(int, ledger.lines())) == list(range(500))
+        assert len(call.runner._pool._ring.counters) >= 3 * 2 + 2
+
+
 # Bodies; functions of this module, which workers find by name.
 
 

@@ -988,7 +988,7 @@ class Pool:
             return
         if not self.forking:
             channels.append(ring.queue)
-            keys += [ring.bell, ring.functions]
+            keys += [ring.bell, ring.functions, *ring.counters]
         keys += [arena.fd for arena in self._arenas if arena.fd >= 0]
         channels.append(ring.sender)
         for key in keys:
