@@ -596,11 +596,7 @@ LEFT = [
 
 
 @pytest.mark.usefixtures("warm")
-@pytest.mark.parametrize(
-    "what",
-    # Once, in a whole run of the suite on 3.11 beside other work, the worker with a trace function never came back.
-    [pytest.param(one, marks=pytest.mark.slow) if one == "traced" else one for one in LEFT],
-)
+@pytest.mark.parametrize("what", LEFT)
 def test_the_next_task_finds_nothing_changed(what):
     """Whatever a task leaves changed, the next one in that worker sees it as it was, or gets another worker."""
     runner = PoolTaskRun.using(workers=1)
@@ -614,6 +610,29 @@ def test_the_next_task_finds_nothing_changed(what):
     assert first.pop("draw") != second.pop("draw"), "both drew the number that the seed gives"
     del before["draw"]
     assert before == first == second
+
+
+def test_looking_in_vain_is_given_up():
+    """A short function that turns out slow is not looked for again and again; then calls are still told at once."""
+    runner = PoolTaskRun.using(workers=1)
+    give_it = make(sometimes_slow, runner)
+    values([give_it(0) for _ in range(10)])
+    pool = runner._pool
+    vain = []
+    for number in range(8):
+        assert give_it(0).get_result(timeout=None) == 0
+        function = pool.functions[id(give_it)]
+        function.mean_ns, pool._vain = 1000, 0  # as if all had been short, and it is time for another look
+        assert give_it(0.005).get_result() == 0.005
+        vain.append(pool._vain)
+    assert vain[-1] > vain[0] >= 0
+    assert max(vain) <= 63
+
+
+def sometimes_slow(seconds):
+    if seconds:
+        time.sleep(seconds)
+    return seconds
 
 
 def test_context_variables_are_not_left_behind():

@@ -106,7 +106,6 @@ def test_random_deaths_under_load(tmp_path):
     kill(60, tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.faults
 @pytest.mark.timeout(600)
 def test_a_thousand_random_deaths_under_load(tmp_path):

@@ -71,6 +71,8 @@ _CLOEXEC = 0x40000000  # Linux: MSG_CMSG_CLOEXEC
 _BUDGET_NS = 1_000_000  # predicted run time of a message: what a short call may have to wait behind
 _MEASURED = 4  # calls of a function that go alone before any goes with others
 MESSAGE_BYTES = 32_768  # of calls in a message; more in one call: a memfd
+GLANCE_NS = _pool_worker.GLANCE_NS
+_MOST_VAIN = _pool_worker.MOST_VAIN
 _TICK_SECONDS = 0.001  # between two looks at messages that may have got stuck
 _FUNCTIONS = 4_000  # known at once; what is called beyond that carries its function with it
 
@@ -206,6 +208,7 @@ class Pool:
         self._timer: Any = None
         self._errand: Any = _Errand()
         self._arenas: list[Any] = []  # for large buffers; lent and free ones
+        self._vain = self._patience = 0  # for how many calls `glance` is left out, now and at the last failure
         self._quick = False  # whether what was sent last may go together with others
 
     def __reduce__(self) -> Any:  # a class that has a pool may travel by value: without it
@@ -284,6 +287,28 @@ class Pool:
             if arena in self._arenas:
                 self._arenas.remove(arena)
         arena.close()
+
+    def glance(self, run: Any) -> bool:
+        """Look for a lone short call's end where it is published; True if it has come.
+
+        Waking up costs ten times as much as such a call. If looking was in vain it is left out for a while.
+        """
+        if self._vain:
+            self._vain -= 1
+            return False
+        with self.supervisor.lock:
+            ring, message = self._ring, next(reversed(self._out.values()), None)
+        if ring is None or message is None or message.runs != [run]:
+            return False
+        words, done, serial = ring.words, ring.head(message.slot) + DONE, message.serial
+        end = monotonic_ns() + GLANCE_NS
+        while words[done] != serial:
+            if monotonic_ns() > end:
+                self._patience = self._vain = min(2 * self._patience + 1, _MOST_VAIN)
+                return False
+        self._patience = 0
+        self.advance()
+        return True
 
     def advance(self) -> None:
         """Collect what there is and send what may go; called by whoever submits, in any thread."""
@@ -414,6 +439,7 @@ class Pool:
                 ring.sender.send(packet)
             else:
                 _send_with(ring.sender, packet, max(parcel, fd))
+            words[ring.sent] += 1
         except OSError as error:
             self._give_back(message)
             del self._out[message.serial]

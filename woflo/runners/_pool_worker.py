@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from woflo.runners._ring import Ring
 
 _UNREAD_BYTES = 65_536  # of what it has sent on its channel: more is not sent before the parent has read
+GLANCE_NS = 50_000  # so long it is worth to look without sleeping, here and in the pool's process
+MOST_VAIN = 63  # calls without a look after so many looks in vain
 _UNCHECKED_NS = 1_000_000  # so long calls of functions that were clean so far may follow each other unlooked at
 _FEW_ARENAS = 2  # mapped at once
 _FEW_FUNCTIONS = 2_000  # kept at hand; then all are read anew
@@ -189,6 +191,8 @@ class _Worker:
         self.functions: dict[int, Any] = {}  # tasks by their places in the memfd
         self.straight: dict[int, Any] = {}  # those of them that need nothing but to be called
         self.runs = 0
+        self.quick = False  # what it did last was short: more may come at once
+        self.vain = self.patience = 0  # for how many messages `glance` is left out, now and at the last failure
         self.arenas: dict[int, Arena] = {}  # by inode, the last used at the end
         self.arena: Arena | None = None  # that came with the message
         self.kept: Any = None  # the last result, until it is public
@@ -214,6 +218,8 @@ class _Worker:
         waiting.register(queue.fileno(), select.POLLIN)
         unchecked = 0  # since when its state has not been looked at, ns; 0: it is as it should be
         while True:
+            if self.quick:
+                self.glance(waiting)
             if unchecked and (monotonic_ns() - unchecked > _UNCHECKED_NS or not waiting.poll(1)):
                 if not self.restore():
                     return 0
@@ -244,6 +250,24 @@ class _Worker:
                 unchecked = 0
             if _process.supervisor is not None:
                 self.look_after_own()
+
+    def glance(self, waiting: Any) -> None:
+        """Look for a further message for a little while without sleeping: waking up costs as much as ten short calls.
+
+        If looking was in vain it is left out for a while.
+        """
+        if self.vain:
+            self.vain -= 1
+            return
+        words, sent = self.ring.words, self.ring.sent
+        before, end = words[sent], monotonic_ns() + GLANCE_NS
+        if waiting.poll(0):
+            return
+        while words[sent] == before:
+            if monotonic_ns() > end:
+                self.patience = self.vain = min(2 * self.patience + 1, MOST_VAIN)
+                return
+        self.patience = 0
 
     def restore(self) -> bool:
         """Have the next call find all as it was; False if that can't be: this worker is replaced."""
@@ -363,7 +387,8 @@ class _Worker:
             words[row + LEAVING] = 1
         if index < last:
             _worker.flush()
-        words[head + TOOK] = monotonic_ns() - begin
+        words[head + TOOK] = took = monotonic_ns() - begin
+        self.quick = took < GLANCE_NS
         words[head + DONE] = serial
         try:
             os.eventfd_write(ring.bell, 1)

@@ -78,7 +78,8 @@ class Ring:
         self.slots = slots
         self.rows = rows
         self._open: list[Any] = []
-        words = (rows + slots) * _ROW * WORD_BYTES
+        words = (rows + slots + 1) * _ROW * WORD_BYTES
+        self.sent = (rows + slots) * _ROW  # the word that counts the messages sent
         ends = slots * CALLS * 4
         self.memory = mmap(-1, words + ends + slots * REGION_BYTES)
         whole = memoryview(self.memory)

@@ -838,6 +838,8 @@ class BaseTaskRun(Generic[R]):
         self._check_wait()
         _waiters.start_queued()  # a start of this thread's waits for another: those in the queue come first
         try:
+            if deadline is None and self._glance():
+                return True
             if self._pumped and not _process.waiting_hooks and _process.timers().wait_for(self, deadline):
                 return self._result is not None
             return self._block(deadline)
@@ -845,6 +847,10 @@ class BaseTaskRun(Generic[R]):
             if _waiters.interactive():
                 self.stop(wait=False)
             raise
+
+    def _glance(self) -> bool:
+        """Whether the run has ended in the little time that it is worth to look for that without sleeping."""
+        return False
 
     def _block(self, deadline: float | None) -> bool:
         waiter = Waiter()

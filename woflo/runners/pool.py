@@ -329,6 +329,16 @@ class PoolTaskRun(BaseTaskRun[R]):
         state = super().state
         return "pending" if state == "running" and not self._started else state
 
+    def _glance(self) -> bool:
+        function = self._function
+        return (
+            function is not None
+            and function.mean_ns < _pool.GLANCE_NS
+            and not self._flags
+            and function.pool.glance(self)
+            and self._result is not None
+        )
+
     def _look(self) -> None:
         if self._owner is not _process.mark:
             return
