@@ -282,6 +282,10 @@ ROWS = (
         names("raw", "woflo", "PPE", "mp.Pool", "pebble", "loky"), (Goal("woflo", 1.0, of="PPE"),), "PPE",
     ),
     Row(
+        "8i", "idle pool, CPU in 10 s", "ms", "pools", "idle", names("woflo", "mp.Pool", "PPE", "loky", "pebble", "mpire"),
+        (Goal("woflo", 10, "absolute"),), "woflo", size=10, quick=1, repeat=3,
+    ),
+    Row(
         "9w", "stop a busy warm worker (next result in the note)", "ms", "pools", "stop", names("raw", "woflo", "pebble"),
         (Goal("woflo", 1.5, of="raw"),), "raw", size=20, quick=5,
     ),

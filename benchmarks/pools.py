@@ -7,8 +7,9 @@ are differences of times inside a worker and here rely on CLOCK_MONOTONIC being 
 ms; `lone` is how long after a lone call its task begins although nobody waits for it (95th of 100 calls; the caller sleeps
 meanwhile), µs; `short` runs tasks that compute for 50 µs, µs per task; `latency` is the median of submit → result on an idle
 pool, µs; `start` is a pool's first result, ms, and in the note what its processes hold then, MB of proportional set size;
-`stop` ends a busy worker, ms until it is gone, and in the note until the next result; `arrays` sends a big array to a worker that
-doubles it in place and sends it back, s in the steady state, the note tells the peak of all processes in arrays.
+`idle` is the CPU that a pool uses in ten seconds in which nothing is asked of it, ms (ours: with a fork server beside it);
+`stop` ends a busy worker, ms until it is gone, and in the note until the next result; `arrays` sends a big array to a worker
+that doubles it in place and sends it back, s in the steady state, the note tells the peak of all processes in arrays.
 """
 
 import os
@@ -122,6 +123,39 @@ def start(contestant: str, _count: int) -> tuple[float, str]:
     note = f"{memory() / 1e6:.0f} MB"
     close()
     return took * 1e3, note
+
+
+def idle(contestant: str, seconds: int) -> float:
+    """CPU of all processes while a pool that has worked has nothing to do, ms."""
+    submit, collect, close = CONTESTANTS[contestant]()
+    for handle in [submit(noop) for _ in range(1000)]:
+        collect(handle)
+    if contestant == "woflo":  # the fork server too
+        runners = peer("woflo.runners")
+        fresh = runners.MultiprocessTaskRun.using(process_type=runners.ForkServerProcess)
+        ours().task(noop, runner=fresh)().get_result()
+    time.sleep(0.5)
+    begin = processor_seconds()
+    time.sleep(seconds)
+    took = processor_seconds() - begin
+    close()
+    return took * 1e3
+
+
+def processor_seconds() -> float:
+    """Seconds of CPU that this process and all that live below it have used."""
+    pids, total = [os.getpid()], 0
+    while pids:
+        pid = pids.pop()
+        try:
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                with open(f"/proc/{pid}/task/{thread}/schedstat", encoding="utf-8") as file:
+                    total += int(file.read().split()[0])
+                with open(f"/proc/{pid}/task/{thread}/children", encoding="utf-8") as file:
+                    pids += map(int, file.read().split())
+        except OSError:
+            continue
+    return total / 1e9
 
 
 def stop(contestant: str, count: int) -> tuple[float, str]:
@@ -396,4 +430,4 @@ CONTESTANTS = {
 }
 FRESH = {"memfd": memfd, "woflo": fresh_woflo, "pebble": fresh_pebble, "PPE": fresh_executor}
 STOPPERS = {"raw": stop_raw, "woflo": stop_woflo, "pebble": stop_pebble}
-__all__ = ["Skip", "arrays", "fresh_arrays", "guard", "latency", "lone", "noops", "short", "start", "stop"]
+__all__ = ["Skip", "arrays", "fresh_arrays", "guard", "idle", "latency", "lone", "noops", "short", "start", "stop"]

@@ -619,7 +619,7 @@ def test_looking_in_vain_is_given_up():
     values([give_it(0) for _ in range(10)])
     pool = runner._pool
     vain = []
-    for number in range(8):
+    for _ in range(8):
         assert give_it(0).get_result(timeout=None) == 0
         function = pool.functions[id(give_it)]
         function.mean_ns, pool._vain = 1000, 0  # as if all had been short, and it is time for another look
