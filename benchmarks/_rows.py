@@ -294,8 +294,16 @@ ROWS = (
         names("memfd", "woflo", "pebble", "PPE"), (Goal("woflo", 1.3, of="memfd"),), "memfd", size=250, quick=10, repeat=3,
     ),
     Row(
+        "17g", "… of 1 GB", "s", "pools", "fresh_arrays", names("memfd", "woflo"), (Goal("woflo", 1.3, of="memfd"),), "memfd",
+        size=1000, quick=10, repeat=3,
+    ),
+    Row(
         "18", "an array of 250 MB to a warm worker, doubled, and back", "s", "pools", "arrays",
         names("woflo", "mp.Pool", "PPE", "loky", "ray"), (Goal("woflo", 0.5, of="ray"),), "woflo", size=250, quick=10, repeat=3,
+    ),
+    Row(
+        "18g", "… of 1 GB", "s", "pools", "arrays", names("woflo", "ray"), (Goal("woflo", 0.5, of="ray"),), "ray",
+        size=1000, quick=10, repeat=3,
     ),
     Row(
         "21", "fingerprint of a 100 MB array", "ms/GB", "fingerprints", "large",
