@@ -6,16 +6,18 @@ import asyncio
 import csv
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import pytest
 
 import woflo
-from woflo import Ok, RunGroup, StoppedFailure, TaskFailure, UsageError, WaitTimeout, WorkerFailure
+from woflo import DependencyFailure, Ok, RunGroup, StoppedFailure, TaskFailure, UsageError, WaitTimeout, WorkerFailure
 from woflo._outcomes import Outcomes, Segment
 from woflo._sizing import TARGET_NS, Sizing
 from woflo.runners import (
@@ -237,8 +239,11 @@ class TestEveryRunner:
             if runner is not SequentialTaskRun:
                 assert ticks
             ticking.cancel()
+            failing = make(odd_fails, runner).map(range(5))
             with pytest.raises(ValueError, match="odd"):
-                await make(odd_fails, runner).map(range(5))
+                await failing
+            async for run in failing:
+                run.exception()
 
         asyncio.run(main())
 
@@ -282,6 +287,20 @@ class TestEveryRunner:
         first = make(square, ThreadTaskRun)(5)
         assert task.map([first, 2, [3]][:2], depth=make(square, ThreadTaskRun)(2)).get_results() == [100, 8]
         assert task.map([*range(40), first]).get_results() == [*range(40), 25]
+
+    @runners(*EVERY)
+    def test_runs_of_another_group_are_items(self, runner):
+        """A group is an iterable of runs: each is replaced by its value, and a failed one fails what was to be made of it."""
+        group = make(odd_fails, runner).map(range(40))
+        outcomes = make(square, runner).map(group).outcomes()
+        assert outcomes[::2] == [Ok(x * x) for x in range(0, 40, 2)]
+        assert {type(one) for one in outcomes[1::2]} == {DependencyFailure}
+
+    @runners(*EVERY)
+    def test_one_item(self, runner):
+        """One item is one run, from a list or a generator."""
+        task = make(square, runner)
+        assert task.map([7]).get_results() == task.map(iter([7])).get_results() == [49]
 
     @runners(*EVERY)
     def test_retries_are_kept(self, runner, tmp_path):
@@ -386,6 +405,32 @@ class TestAsking:
         assert group.get_results() == [f"{group.name}[{x}]" for x in range(3)]
         assert [run.name for run in group] == group.get_results()
 
+    def test_a_method_after_its_function(self):
+        """The function of a class and the methods bound from it are mapped each as what it is."""
+
+        class Scale:
+            factor = 3
+
+            @woflo.task(runner=SequentialTaskRun)
+            def times(self, x):
+                return self.factor * x
+
+        assert Scale.times.map([Scale()], [5]).get_results() == [15]
+        assert Scale().times.map([1, 2]).get_results() == [3, 6]
+        assert Scale.times.map([Scale()], [5]).get_results() == [15]
+
+    def test_an_item_that_calls_its_own_task(self):
+        """An item's calls of its own task are runs with numbers of their own, alone or in groups."""
+        group = make(_down, ThreadTaskRun).map([3, 2])
+        names = [name for found in group.get_results() for name in found]
+        assert names[0] == f"{group.name}[0]"
+        assert len(set(names)) == len(names) == 7
+
+    def test_longer_than_a_machine_counts(self):
+        """A range whose length is no machine word is mapped like a generator."""
+        with make(square, SequentialTaskRun).map(range(10**30)) as group:
+            assert [run.get_result() for run in itertools.islice(group, 3)] == [0, 1, 4]
+
     def test_a_method(self):
         """A task that is a method is mapped for its object."""
 
@@ -397,6 +442,14 @@ class TestAsking:
                 return self.factor * x
 
         assert Scale().times.map([1, 2]).get_results() == [3, 6]
+
+
+def _down(x):
+    run = woflo.current_run()
+    names = [run.name]
+    if x:
+        names += run.task.map([x - 1]).get_results()[0] if x % 2 else run.task(x - 1).get_result()
+    return names
 
 
 class _Box:
@@ -482,11 +535,41 @@ class TestLookAhead:
         assert not done.stderr
         assert sorted(map(int, ledger.lines())) == list(range(300))
 
+    @runners(SequentialTaskRun, ThreadTaskRun, *SHARED[1:])
+    def test_memory_does_not_grow(self, runner):
+        """Over a generator of a hundred thousand items memory stays what it was after the first ten thousand."""
+        early = 0
+        for place, run in enumerate(make(square, runner).map(iter(range(100_000)))):
+            assert run.get_result() == place * place
+            if place == 10_000:
+                early = _resident()
+        assert _resident() - early < 8 << 20
+
+    @runners(ThreadTaskRun, *SHARED)
+    def test_two_who_ask(self, runner):
+        """Of a generator's items each goes to one of those who ask, whoever is first, and none is missing."""
+        group, found = make(square, runner).map(iter(range(3_000))), []
+
+        def ask():
+            found.extend(run.get_result() for run in group.as_completed())
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert sorted(found) == [x * x for x in range(3_000)]
+
     def test_many_at_once(self):
         """A hundred thousand ints over warm workers and threads."""
         for runner in (SHARED[-1], ThreadTaskRun):
             number = 100_000 if runner is not ThreadTaskRun else 20_000
             assert make(square, runner).map(range(number)).get_results() == [x * x for x in range(number)]
+
+
+def _resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class _Live:
@@ -535,6 +618,27 @@ class TestChunks:
         assert sorted(map(int, ledger.lines())) == list(range(50))
 
     @runners(*SHARED)
+    def test_many_deaths(self, runner, tmp_path):
+        """However many workers die, and whatever goes together, each item runs once and only the victims are lost."""
+        ledger = Ledger(tmp_path / "ledger")
+        outcomes = make(_die_at_some, runner).map(range(600), ledger=ledger).outcomes()
+        assert [x for x, one in enumerate(outcomes) if not one] == list(range(7, 600, 100))
+        assert sorted(map(int, ledger.lines())) == list(range(600))
+
+    @runners(*SHARED)
+    def test_a_death_is_told_once(self, runner, tmp_path):
+        """The death of a worker with many items is the failure of one of them, and of nothing else."""
+        ledger, told = Ledger(tmp_path / "ledger"), []
+        with woflo.observe(told.append):
+            group = make(die_at, runner).map(range(50), victim=17, ledger=ledger, chunksize=20)
+            group.wait()
+        failed = [event for event in told if getattr(event, "failure", None) is not None]
+        assert [(event.run, type(event).__name__) for event in failed] == [(f"{group.name}[17]", "RunEnded")]
+        assert failed[0].failure.message.startswith("item 17 (int): the worker was killed")
+        assert repr(group).endswith("1 failed>")
+        group.outcomes()
+
+    @runners(*SHARED)
     @pytest.mark.parametrize("make_value", ["int", "none", "text", "list", "large", "mixed"])
     def test_results_survive_a_death(self, runner, make_value):
         """Whatever kinds of results were there before a death are there after it."""
@@ -555,6 +659,19 @@ class TestChunks:
         assert [bool(one) for one in outcomes] == [True, False, True] * 2
         assert "item 1 (" in str(outcomes[1])
         assert "can't be sent" in str(outcomes[1])
+
+    @runners(*SHARED)
+    def test_an_argument_that_cannot_be_rebuilt(self, runner):
+        """An item that can't be made again in the worker fails alone."""
+        outcomes = make(_kind, runner).map([1, _Bomb(), "x"], chunksize=3).outcomes()
+        assert [bool(one) for one in outcomes] == [True, runner is FORK, True]
+        assert outcomes[1] or "item 1 (tests.test_map._Bomb): its call can't be rebuilt" in str(outcomes[1])
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="pools are for Linux")
+    def test_fixed_arguments_that_cannot_travel(self):
+        """A keyword argument that can't be pickled fails every item, by name."""
+        outcomes = make(both, SHARED[-1]).map(range(3), y=threading.Lock()).outcomes()
+        assert ["kwargs['y']" in str(one) for one in outcomes] == [True] * 3
 
     @runners(*SHARED)
     def test_a_result_that_cannot_travel(self, runner):
@@ -579,6 +696,17 @@ class TestChunks:
             assert group.get_results() == [str(tmp_path / "sub")] * 40
         finally:
             os.chdir(before)
+
+    def test_a_profiler_changes_nothing(self):
+        """A profiler of the program's, which a forked worker inherits, is no state that an item has changed."""
+        counted = []
+        sys.setprofile(lambda *_: counted.append(1))
+        try:
+            pids = make(pid, FORK).map(range(500)).get_results()
+        finally:
+            sys.setprofile(None)
+        assert counted
+        assert len(set(pids)) < 150
 
     @runners(*SHARED)
     def test_a_fork_of_an_item_goes_no_further(self, runner, tmp_path):
@@ -612,21 +740,35 @@ class TestChunks:
 
     @runners(*SHARED)
     def test_observers_hear_of_each_item(self, runner):
-        """The end of every item reaches an observer, one by one."""
-        ended = []
+        """The begin and the end of every item reach an observer, and of nothing else: what went together is not to be seen."""
+        told = []
+        with woflo.observe(told.append):
+            group = make(odd_fails, runner).map(range(20), chunksize=7)
+            group.outcomes()
+        assert {event.run for event in told} == {f"{group.name}[{x}]" for x in range(20)}
+        for x in range(20):
+            mine = [event for event in told if event.run == f"{group.name}[{x}]"]
+            assert [type(event).__name__ for event in mine] == ["RunStarted", "RunEnded"]
+            assert (mine[1].failure is None) is (x % 2 == 0)
 
-        def hear(event):
-            if isinstance(event, woflo.events.RunEnded) and ":" not in event.run:
-                ended.append((event.run.partition("[")[2], event.failure is None))
-
-        with woflo.observe(hear):
-            make(odd_fails, runner).map(range(20), chunksize=7).outcomes()
-        assert sorted(ended) == sorted((f"{x}]", x % 2 == 0) for x in range(20))
+    @runners(*SHARED)
+    def test_what_an_item_took(self, runner):
+        """Of items that went together each took its share, not the time of all."""
+        begin = time.monotonic()
+        group = make(square, runner).map(range(100), chunksize=100)
+        group.wait()
+        assert sum(run.seconds for run in group) <= time.monotonic() - begin
 
     @runners(*SHARED)
     def test_nested(self, runner):
         """A task may map inside a worker."""
         assert make(inner, runner).map(range(8)).get_results() == [sum(y * y for y in range(x)) for x in range(8)]
+
+    @runners(ThreadTaskRun, FORK)
+    def test_nested_where_one_may_run(self, runner):
+        """A task that maps gives its place to those it waits for."""
+        one = runner.using(max_running=1)
+        assert make(_inner_on, one).map([3, 0, 4], runner=one).get_results() == [5, 0, 14]
 
     @runners(*SHARED)
     def test_remembered_items_go_nowhere(self, runner, tmp_path):
@@ -644,6 +786,26 @@ _grown: list[int] = []
 def _growing(x):
     _grown.append(x)
     return _grown
+
+
+def _die_at_some(x, ledger):
+    ledger.add(str(x))
+    if x % 100 == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+class _Bomb:
+    def __reduce__(self):
+        return _explode, ()
+
+
+def _explode():
+    raise RuntimeError("boom")
+
+
+def _inner_on(x, runner):
+    return sum(woflo.task(square, runner=runner).map(range(x)).get_results())
 
 
 def _enter(folder):
@@ -730,6 +892,101 @@ class TestStop:
             _raise_when(started)
         assert not group.outcomes()[0]
 
+    @runners(ThreadTaskRun, *SHARED)
+    def test_from_another_thread(self, runner):
+        """Whoever is asking a group without end gets to its end when another thread stops it."""
+        group = make(square, runner).map(itertools.count())
+        stopper = threading.Thread(target=group.stop)
+        outcomes = []
+        for place, run in enumerate(group):
+            if place == 100:
+                stopper.start()
+            outcomes.append(run.outcome())
+        stopper.join(PATIENCE)
+        assert all(outcomes[:100])
+        assert all(isinstance(one, (Ok, StoppedFailure)) for one in outcomes)
+        assert len(group) == len(outcomes)
+
+    def test_its_loop_is_closed(self):
+        """A group that is left on an event loop ends with it: no coroutine is started that nobody would run."""
+        script = """
+            import asyncio, woflo
+            async def hold(x):
+                await asyncio.sleep(3600)
+            async def main():
+                global group
+                group = woflo.task(hold).map(range(5_000))
+                await asyncio.sleep(0)
+            asyncio.run(main())
+            print({type(one).__name__ for one in group.outcomes()}, len(group))
+        """
+        done = _run(script)
+        assert not done.stderr
+        assert done.stdout.split() == ["{'StoppedFailure'}", "5000"]
+
+    @pytest.mark.parametrize("name", ["fork", "thread", "pool"])
+    def test_failures_of_a_dropped_group_are_told(self, name):
+        """Failures of a group that nobody asks are in the log, each once, however it was drawn."""
+        script = """
+            import woflo
+            def fail(x):
+                raise ValueError(x)
+            woflo.task(fail).map(range(3))
+            woflo.task(fail).map(iter(range(3)), chunksize=3)
+        """
+        done = _run(script, WOFLO_RUNNER=name)
+        for number in (1, 2):
+            for item in range(3):
+                assert len(re.findall(rf"- fail-{number}\[{item}\].*item {item} \(int\): ValueError", done.stderr)) == 1
+        assert done.stderr.count(" failed runs that nobody looked at") == 1
+
+    @pytest.mark.parametrize("name", ["fork", "thread", "pool"])
+    def test_ctrl_c_while_items_are_drawn(self, name):
+        """Ctrl-C inside of the user's generator ends that group; the next one works."""
+        script = """
+            import os, signal, woflo
+            def items():
+                for x in range(1_000_000):
+                    if x == 500:
+                        os.kill(os.getpid(), signal.SIGINT)
+                    yield x
+            def same(x):
+                return x
+            group = woflo.task(same).map(items())
+            try:
+                group.get_results()
+            except KeyboardInterrupt:
+                group.stop()
+                print(len(group) < 10_000, group.outcomes()[0])
+            print(sum(woflo.task(same).map(range(100)).get_results()))
+        """
+        done = _run(script, WOFLO_RUNNER=name)
+        assert done.stdout.splitlines() == ["True Ok(0)", "4950"]
+
+    @pytest.mark.parametrize("name", ["fork", "thread", "pool"])
+    def test_ctrl_c_and_go_on(self, name):
+        """Whoever catches Ctrl-C can go on asking a group with a length; at most items that were being started are stopped."""
+        script = """
+            import os, signal, threading, woflo
+            def same(x):
+                return x
+            group = woflo.task(same).map(range(20_000))
+            struck = 0
+            for _ in range(20):
+                try:
+                    threading.Timer(0.002, os.kill, (os.getpid(), signal.SIGINT)).start()
+                    for run in group.as_completed():
+                        run.outcome()
+                    threading.Event().wait(5)
+                except KeyboardInterrupt:
+                    struck += 1
+            outcomes = group.outcomes()
+            lost = [one for x, one in enumerate(outcomes) if one != woflo.Ok(x)]
+            print(struck, len(outcomes), all("Ctrl-C came" in str(one) for one in lost))
+        """
+        done = _run(script, WOFLO_RUNNER=name)
+        assert done.stdout.split() == ["20", "20000", "True"]
+
     def test_ctrl_c(self, tmp_path):
         """Ctrl-C while a script waits for a group ends script and workers."""
         script = f"""
@@ -766,6 +1023,17 @@ class TestStop:
             assert await group == [1, 2, 3]
 
         asyncio.run(main())
+
+
+def _run(script, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+        env={**os.environ, **environment},
+    )
 
 
 def _raise_when(started):
@@ -832,6 +1100,14 @@ class TestSizing:
         for _ in range(3):
             sizing.measured(1, 1_000, 1_000)
         assert sizing.size(None, 2) > 1
+
+    def test_what_changes_state_goes_alone(self):
+        """Once an item has left its worker's state changed each goes alone, and is looked after where it runs."""
+        sizing = Sizing(7, together=True)
+        sizing.measured(1_000, 1_000_000, 1_000_000)
+        sizing.apart = True
+        assert sizing.size(100, 2) == 1
+        assert all(sizing.probes(index) for index in range(20))
 
     def test_fixed(self):
         """A size that was given is the size; where items can't go together it is one."""

@@ -13,6 +13,7 @@ back, and the chunk ends.
 from __future__ import annotations
 
 import os
+import sys
 from functools import partial
 from itertools import islice
 from mmap import mmap
@@ -275,6 +276,7 @@ class _Work:
         self.words = ledger.words
         self.call = _caller(task, how, kwargs, self.run)
         self.state = _restore.State()
+        self.watched = sys.gettrace(), sys.getprofile()  # of a debugger or profiler that the worker was forked with
         self.forked = False
         self.place = 0  # of the next result among those that are in memory only
         self.others: dict[int, Any] = {}  # those of them that are not in their slots
@@ -400,10 +402,18 @@ class _Work:
 
     def put_back(self) -> bool:
         """Put back what items have left changed; whether there was anything."""
+        watched = self.watched != (None, None) and self.watched == (sys.gettrace(), sys.getprofile())
+        if watched:  # nothing that an item has done
+            sys.settrace(None)
+            sys.setprofile(None)
         try:
             return self.state.restore()
         except Exception:  # it can't be put back: this process takes no further item
             return True
+        finally:
+            if watched:
+                sys.settrace(self.watched[0])
+                sys.setprofile(self.watched[1])
 
 
 class _LeftAsFork(BaseException):

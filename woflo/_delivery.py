@@ -23,9 +23,9 @@ from contextvars import copy_context
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from woflo import _chunk, _exceptions, _notify, _unseen
+from woflo import _chunk, _exceptions, _notify
 from woflo._outcomes import Outcomes, Segment
-from woflo._sizing import TARGET_NS, Sizing
+from woflo._sizing import LEAST_NS, TARGET_NS, Sizing
 from woflo.errors import UsageError
 from woflo.result import Ok, StoppedFailure, TaskFailure
 from woflo.runners import _inputs, _process, _shipping
@@ -103,7 +103,7 @@ class Delivery:
         kwargs: dict[str, Any],
         chunksize: int | None,
     ) -> None:
-        self.item_task, self._chunk_task, self._labels = _variants(task)
+        self.item_task, self._chunk_task = _variants(task)
         self.number: int = next(task.numbers)
         self.name = f"{task.name}-{self.number}"
         self.size = size
@@ -143,7 +143,7 @@ class Delivery:
         """The ended run of an item."""
         run = segment.run or self.failed_at(segment, place)
         if run is None:
-            run = self._shell(segment.start + place, segment.chunk)
+            run = self._shell(segment.start + place, segment.chunk, len(segment.values))
             run._result = Ok(segment.values[place])
         return run
 
@@ -157,12 +157,17 @@ class Delivery:
         run._result = failure
         return run
 
-    def _shell(self, index: int, chunk: BaseTaskRun[Any] | None) -> BaseTaskRun[Any]:
-        """A run for an item that had none of its own; of nobody, and about to be ended."""
+    def _shell(self, index: int, chunk: BaseTaskRun[Any] | None, mates: int = 1) -> BaseTaskRun[Any]:
+        """A run for an item that had none of its own; of nobody, and about to be ended.
+
+        What it took is its share of what the chunk did; nothing more exact is known.
+        """
         run = self._runner(self.item_task, (), {}, f"{self.number}[{index}]", None)
         if chunk is not None:
             run.pid = chunk.pid
-            run._started, run._ended = chunk._started, chunk._ended
+            if chunk._started:
+                run._started = chunk._started
+                run._ended = chunk._started + (chunk._ended - chunk._started) / mates
         return run
 
     # ------------------------------------------------------------------ drawing and sending
@@ -218,10 +223,14 @@ class Delivery:
             return most, most
         if not self._forks:
             return most, max(1, most // 2)
-        if sizing.busy and sizing.size(None, 1) > 1:
+        if sizing.size(None, 1) > 1 and (sizing.busy or (self.outcomes.forgets and self._thin(most))):
             cores = os.cpu_count() or 1
             return min(most, 2 * cores), min(most, cores)
         return most, most
+
+    def _thin(self, flight: int) -> bool:
+        """Whether of so many chunks none would be worth its process, because only so many items may be on their way."""
+        return _WINDOW // (2 * flight) * self._sizing.mean_ns < LEAST_NS
 
     def _draw(self, number: int) -> Sequence[Any]:
         """Items out of the iterable; fewer if it comes to its end."""
@@ -289,9 +298,9 @@ class Delivery:
 
     def _send_one(self, index: int, item: Any) -> None:
         args = item if self._many else (item,)
-        self._labels.next = f"{self.number}[{index}]"
+        label = f"{self.number}[{index}]"
         try:
-            run = self._context.copy().run(_start, self.item_task, self._runner, args, self._kwargs)
+            run = self._context.copy().run(_start, label, self.item_task, self._runner, args, self._kwargs)
         except UsageError as error:
             failure = TaskFailure(_exceptions.safe_str(error))
             failure.__cause__ = error
@@ -316,11 +325,11 @@ class Delivery:
         except OSError:  # no descriptor is left
             self._send(start, items, True)
             return
-        self._labels.next = f"{self.number}[{start}:{start + len(items)}]"
+        label = f"{self.number}[{start}:{start + len(items)}]"
         budget = _OVER_NS if self._sizing.fixed is None else 0
         args = (str(self.number), start, packed, how, self._kwargs, ledger, budget)
         try:
-            run = self._context.copy().run(_start_chunk, self._chunk_task, self._runner, args)
+            run = self._context.copy().run(_start_chunk, label, self._chunk_task, self._runner, args)
         except UsageError:
             self._spare.append(ledger)
             self._send(start, items, True)
@@ -370,10 +379,14 @@ class Delivery:
         self.arrived.append(run)
         if self.asleep:  # whoever that is goes on with it
             self.wake()
-        elif self.standing is not None:
+            return
+        if self.standing is not None:
             _process.step_aside()
             self.collect()
             self.fill()
+        elif not self._drawing.locked():  # else there would be room again, and drawing would go on
+            _process.step_aside()
+            self.collect()  # nobody may ask this group again, and failures are to be told
 
     def leave(self, waiter: Any) -> None:
         """Somebody doesn't sleep any more; what it was woken for is done now, since it may not come back."""
@@ -420,6 +433,8 @@ class Delivery:
         else:
             segment = Segment(sent.start, [None])
             segment.failed[0] = run
+            if run._loop is not None and isinstance(result, StoppedFailure) and not run._stop_asked:
+                self.stopped = True  # its event loop is being closed, and would leave further ones pending
         if self._kept < _KEPT or self.outcomes.forgets:
             self._kept += 1
             segment.run = run
@@ -438,9 +453,8 @@ class Delivery:
                 self._sizing.apart = True
             begun = len(values)
         else:
-            _unseen.seen(end)
             for place in range(len(values), begun):
-                failed[place] = self._failed(sent.start + place, sent.items[place], _like(end), run)
+                failed[place] = self._failed(sent.start + place, sent.items[place], _like(end), run, len(sent.items))
                 values.append(None)
             if begun == 0 and not isinstance(end, StoppedFailure):
                 self._sizing.together = False
@@ -452,7 +466,9 @@ class Delivery:
         if rest and isinstance(end, StoppedFailure):
             segment = Segment(sent.start + begun, [None] * len(rest))
             for place in range(len(rest)):
-                segment.failed[place] = self._failed(segment.start + place, rest[place], _like(end), run)
+                segment.failed[place] = self._failed(
+                    segment.start + place, rest[place], StoppedFailure("stopped before it was started"), None
+                )
             segments.append(segment)
         elif rest:
             self._send_again(sent.start + begun, rest)
@@ -493,18 +509,24 @@ class Delivery:
                 except Exception as error:
                     kind, value = _chunk.FAILED, _shipping.broken_result(error)
                 if kind == _chunk.FAILED:
-                    failed[place] = self._failed(sent.start + place, sent.items[place], value, run)
+                    failed[place] = self._failed(sent.start + place, sent.items[place], value, run, len(sent.items))
                     value = None
                 values.append(value)
         if _notify.listening:
             for place in range(len(values)):
                 if place not in failed:
-                    self._shell(sent.start + place, run)._settle(Ok(values[place]))
+                    shell = self._shell(sent.start + place, run, len(values))
+                    _notify.started(shell)
+                    shell._settle(Ok(values[place]))
         return values, failed
 
-    def _failed(self, index: int, item: Any, failure: Failure, chunk: BaseTaskRun[Any] | None) -> BaseTaskRun[Any]:
+    def _failed(
+        self, index: int, item: Any, failure: Failure, chunk: BaseTaskRun[Any] | None, mates: int = 1
+    ) -> BaseTaskRun[Any]:
         """The ended run of an item that failed without one of its own."""
-        run = self._shell(index, chunk)
+        run = self._shell(index, chunk, mates)
+        if chunk is not None and _notify.listening:
+            _notify.started(run)
         run.args = item if self._many else (item,)
         failure.run = ""  # named anew: by this run
         run._settle(run._judge(failure))
@@ -577,47 +599,73 @@ class Delivery:
 
     def __del__(self) -> None:
         if getattr(self, "_owner", None) is _process.mark:
+            if self.arrived:
+                self.collect()
             self._close_ledgers()
 
 
-class _Labels(_local):
-    """The numbers of a group's runs: what the thread that starts one has set."""
+class _Label(_local):
+    """The number of the run that this thread is about to start, if it is one of a group."""
 
     next: str = ""
 
-    def __next__(self) -> str:
-        return self.next
+
+_label = _Label()
 
 
-def _variants(task: Task[..., Any, Any]) -> tuple[Task[..., Any, Any], Task[..., Any, Any], _Labels]:
-    """The task whose runs are items of a group, the one whose runs are chunks of them, and where both get their numbers.
+class _Numbers:
+    """The numbers of runs of a group; of others (an item asks its run for its task, and calls that) the task's own."""
+
+    def __init__(self, others: Iterator[int]) -> None:
+        self.others = others
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        label, _label.next = _label.next, ""
+        return label or next(self.others)
+
+
+def _variants(task: Task[..., Any, Any]) -> tuple[Task[..., Any, Any], Task[..., Any, Any]]:
+    """The task whose runs are items of a group, and the one whose runs are chunks of them.
 
     Made once per task, since a pool keeps what it knows of a task by its identity.
     """
     found: Any = vars(task).get("_mapped")
-    if found is None:
-        labels = _Labels()
+    if found is None or found[0].fn is not task.fn:  # else it is of the function that this method was bound from
+        numbers = _Numbers(task.numbers)
         if task.cache is not None:
             task._memory("map")  # shared with the variant
         item, chunk = (type(task).__new__(type(task)) for _ in range(2))
-        vars(item).update(vars(task), numbers=labels)
-        vars(chunk).update(vars(task), numbers=labels, fn=_chunk.Chunk(task), is_async=False, simple=True, _apart=True)
-        found = vars(task)["_mapped"] = item, chunk, labels
+        vars(item).update(vars(task), numbers=numbers)
+        vars(chunk).update(vars(task), numbers=numbers, fn=_chunk.Chunk(task), is_async=False, simple=True, _apart=True)
+        found = vars(task)["_mapped"] = item, chunk
     return found  # type: ignore[no-any-return]
 
 
 def _start(
-    task: Task[..., Any, Any], runner: type[BaseTaskRun[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
+    label: str, task: Task[..., Any, Any], runner: type[BaseTaskRun[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> BaseTaskRun[Any]:
     inputs = _inputs.find(args, kwargs)
-    if task.cache is not None:
-        run: BaseTaskRun[Any] = task._memory("").call(task, runner, args, dict(kwargs), inputs)
-        return run
-    return runner.submit(task, args, dict(kwargs), inputs)
+    _label.next = label
+    try:
+        if task.cache is not None:
+            run: BaseTaskRun[Any] = task._memory("").call(task, runner, args, dict(kwargs), inputs)
+            return run
+        return runner.submit(task, args, dict(kwargs), inputs)
+    finally:
+        _label.next = ""
 
 
-def _start_chunk(task: Task[..., Any, Any], runner: type[BaseTaskRun[Any]], args: tuple[Any, ...]) -> BaseTaskRun[Any]:
-    return runner.submit(task, args, {}, [])
+def _start_chunk(
+    label: str, task: Task[..., Any, Any], runner: type[BaseTaskRun[Any]], args: tuple[Any, ...]
+) -> BaseTaskRun[Any]:
+    _label.next = label
+    try:
+        return runner.submit(task, args, {}, [])
+    finally:
+        _label.next = ""
 
 
 def _tuples(items: list[Any]) -> tuple[list[Any], Exception | None]:

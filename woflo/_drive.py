@@ -988,6 +988,7 @@ class _Step:
     runner = None
     keeper = None
     simple = True
+    _apart = False
     numbers = count(1)
 
     def __init__(self, node: Node, coroutine: Any = None) -> None:

@@ -62,7 +62,12 @@ def _update() -> None:
 
 
 def _tell(kind: str, run: BaseTaskRun[object] | None, *facts: object) -> None:
-    """Make an event of the facts and give it to the log and the observers; the runs never notice what becomes of it."""
+    """Make an event of the facts and give it to the log and the observers; the runs never notice what becomes of it.
+
+    Of a run that is several calls nothing is told: each of them has a run that is.
+    """
+    if run is not None and run.task._apart:
+        return
     try:
         if "woflo.events" not in sys.modules:
             with _loading.hurry():

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 
-__all__ = ["TARGET_NS", "Sizing"]
+__all__ = ["LEAST_NS", "TARGET_NS", "Sizing"]
 
 TARGET_NS = 20_000_000
 """Work of a chunk: twenty times what a fresh process costs, a hundred times what a message to a warm worker does."""
 
-_LEAST_NS = TARGET_NS // 10  # of work of a chunk at the end, where workers share what is left
+LEAST_NS = TARGET_NS // 10
+"""Work of a chunk at the end, where workers share what is left."""
+
 _PROBED = 8  # one of so many items that are taken for long is measured: they may have been on a crowded machine only
 _GROWTH = 16  # what a measurement of so many fewer items is trusted for
 _COMPUTING = 0.5  # of its time: with less a chunk waits for something else, and more chunks than cores are worth it
@@ -54,7 +56,7 @@ class Sizing:
             return 1
         number = min(TARGET_NS // self.mean_ns, _GROWTH * self._most)
         if left is not None:
-            number = min(number, max(-(-left // (2 * workers)), _LEAST_NS // self.mean_ns))
+            number = min(number, max(-(-left // (2 * workers)), LEAST_NS // self.mean_ns))
         return max(1, number)
 
     def probes(self, index: int) -> bool:

@@ -83,7 +83,9 @@ class Task(Generic[P, R, V]):
     _usual: str  # the runner that it gets if nobody says one
     simple: bool  # no retries and no time-out: a runner may take its straight way
     numbers: Iterator[int]  # of the runs of this name
-    _apart: bool = False  # its runs are several calls each: a worker is looked after behind every one
+    _apart: bool = (
+        False  # its runs are several calls each: these are told of, and after each the worker is looked after
+    )
 
     def __init__(
         self, fn: Callable[P, V], name: str, policy: Policy, timeout: float | None, runner: Runner | None
@@ -364,7 +366,7 @@ def _group(
         try:
             if sizes is not None:
                 sizes.append(len(iterable))
-        except TypeError:
+        except (TypeError, OverflowError):  # it has none, or none that fits into a machine's word
             sizes = None
     many = way == "starmap" or len(iterables) > 1
     items = zip(*iterables, strict=False) if len(iterables) > 1 else iterables[0]

@@ -15,6 +15,7 @@ from _thread import _count as thread_count
 from _thread import get_ident
 from time import monotonic
 
+from woflo import _collector
 from woflo.runners import _attempt, _poller, _process, _shipping, _tree
 
 TYPE_CHECKING = False
@@ -424,7 +425,7 @@ def _name_the_risk() -> None:
     threading = sys.modules.get("threading")
     if threading is None:
         return
-    frames, spared = sys._current_frames(), (get_ident(), threading.main_thread().ident)
+    frames, spared = _collector.frames(), (get_ident(), threading.main_thread().ident)
     others = [
         thread
         for thread in threading.enumerate()

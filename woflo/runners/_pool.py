@@ -37,7 +37,7 @@ from marshal import dumps as dumps_plain
 from time import monotonic_ns
 from weakref import ref
 
-from woflo import _exceptions, _notify
+from woflo import _collector, _exceptions, _notify
 from woflo.result import Ok, WorkerFailure
 from woflo.runners import _launch, _poller, _pool_worker, _process, _ring, _shipping, _supervisor, _waiters
 from woflo.runners._ring import (
@@ -1039,7 +1039,7 @@ _new = object.__new__
 
 def _is_executed(frame: Any) -> bool:
     """Whether a frame is on the stack of some thread."""
-    for top in sys._current_frames().values():
+    for top in _collector.frames().values():
         at: Any = top
         while at is not None:
             if at is frame:

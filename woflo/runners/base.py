@@ -587,12 +587,13 @@ class BaseTaskRun(Generic[R]):
                 return
             if self._started and not self._ended:
                 self._ended = monotonic()
-            if not result:
+            told = not self.task._apart  # else its calls are told of, each by a run of its own
+            if not result and told:
                 if self._number.__class__ is str:
                     self._tell_item(result)
                 if not isinstance(result, StoppedFailure):
                     _unseen.add(result, self.name)
-            if _notify.listening or not result:
+            if told and (_notify.listening or not result):
                 _notify.untold[self] = get_ident()  # before the outcome can be seen: the program may end with it
             self._result = result
         if self._clock is not None:

@@ -15,7 +15,7 @@ from itertools import count
 from time import monotonic
 from weakref import WeakKeyDictionary
 
-from woflo import _exceptions, _loading
+from woflo import _collector, _exceptions, _loading
 from woflo.errors import TaskStopped, UsageError
 from woflo.result import Ok, StoppedFailure, WorkerFailure
 from woflo.runners import _process, _waiters
@@ -345,7 +345,7 @@ class ThreadTaskRun(BaseTaskRun[R]):
                 pool.lose(thread)
 
     def _whereabouts(self) -> tuple[_exceptions.Place, ...]:
-        frame = sys._current_frames().get(self._place)
+        frame = _collector.frames().get(self._place)
         return _exceptions.stack(frame) if self._place else ()
 
 
