@@ -419,9 +419,10 @@ class TestAsking:
         assert Scale().times.map([1, 2]).get_results() == [3, 6]
         assert Scale.times.map([Scale()], [5]).get_results() == [15]
 
-    def test_an_item_that_calls_its_own_task(self):
+    @runners(SequentialTaskRun, ThreadTaskRun)
+    def test_an_item_that_calls_its_own_task(self, runner):
         """An item's calls of its own task are runs with numbers of their own, alone or in groups."""
-        group = make(_down, ThreadTaskRun).map([3, 2])
+        group = make(_down, runner).map([3, 2])
         names = [name for found in group.get_results() for name in found]
         assert names[0] == f"{group.name}[0]"
         assert len(set(names)) == len(names) == 7
