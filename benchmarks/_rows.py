@@ -206,6 +206,17 @@ ROWS = (
         ),
         tuple(Goal(f"woflo {shape}", 500, "absolute") for shape in SHAPES), size=100_000, quick=1_000, repeat=1,
     ),
+    *(
+        Row(
+            key, title, "µs", "graphs", "processes",
+            shaped(shape, "ProcessPoolExecutor", "woflo"),
+            (Goal("woflo", limit, of="ProcessPoolExecutor"),), "ProcessPoolExecutor", size=10_000, quick=1_000,
+        )
+        for key, title, shape, limit in (
+            ("14", "graph on two warm processes, layered: build + run, per node", "layered", 0.12),
+            ("15", "… chain", "chain", 0.05),
+        )
+    ),
     Row(
         "16", "graph on threads, layered: build + run, per node", "µs", "graphs", "threads",
         (

@@ -1,4 +1,4 @@
-"""Rows 11g, 13 and 16: graphs of no-ops through the engine. Microseconds per node, making the graph and running it.
+"""Rows 11g, 13 to 16: graphs of no-ops through the engine. Microseconds per node, making the graph and running it.
 
 Shapes, parents before children; what the shape itself costs is not counted:
 
@@ -9,6 +9,8 @@ independent  no node needs another
 
 in_process   plain functions, called by the thread that drives; limit: Kahn's algorithm, written for the case
 threads      tasks on threads; graphlib hands out, a ThreadPoolExecutor(32) carries out, a queue brings back
+processes    tasks on two warm processes, which stay from the graph that warms up; graphlib hands out, a
+             ProcessPoolExecutor(2) carries out, a queue brings back
 coroutines   inside one `asyncio.run`; limit: a task per node, created in order, that awaits its parents' tasks
 allocated    bytes per node at the peak, by tracemalloc; resident: the same by resident set size, after the run
              with everything kept
@@ -23,7 +25,7 @@ import gc
 import random
 import time
 import tracemalloc
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 
 from benchmarks._peer import ours, peer
@@ -80,6 +82,10 @@ def measured(contestants, contestant, count):
     begin = time.perf_counter()
     run(nodes)
     return (time.perf_counter() - begin) / count * 1e6, f"{count:,} nodes"
+
+
+def processes(contestant: str, count: int) -> tuple[float, str]:
+    return measured(PROCESSES, contestant, count)
 
 
 def coroutines(contestant: str, count: int) -> tuple[float, str]:
@@ -183,22 +189,48 @@ def engine_on_threads(nodes):
 
 
 def executor(nodes):
-    futures, queue = import_module("concurrent.futures"), import_module("queue").SimpleQueue()
+    with import_module("concurrent.futures").ThreadPoolExecutor(32) as pool:
+        return on_pool(pool, nodes)
+
+
+def on_pool(pool, nodes):
+    queue = import_module("queue").SimpleQueue()
     sorter = import_module("graphlib").TopologicalSorter()
     for i, needs in nodes:
         sorter.add(i, *needs)
     sorter.prepare()
     parents, values = dict(nodes), {}
-    with futures.ThreadPoolExecutor(32) as pool:
-        while sorter.is_active():
-            for i in sorter.get_ready():
-                future = pool.submit(noop, *[values[need] for need in parents[i]])
-                future.node = i
-                future.add_done_callback(queue.put)
-            ended = queue.get()
-            values[ended.node] = ended.result()
-            sorter.done(ended.node)
+    while sorter.is_active():
+        for i in sorter.get_ready():
+            future = pool.submit(noop, *[values[need] for need in parents[i]])
+            future.node = i
+            future.add_done_callback(queue.put)
+        ended = queue.get()
+        values[ended.node] = ended.result()
+        sorter.done(ended.node)
     return values
+
+
+# ---------------------------------------------------------------------- processes
+
+
+@cache
+def on_warm_workers():
+    return ours().task(noop, runner=ours().PoolTaskRun.using(workers=2))
+
+
+def engine_on_processes(nodes):
+    return engine(nodes, on_warm_workers())
+
+
+@cache
+def process_pool():
+    context = import_module("multiprocessing").get_context("fork")
+    return import_module("concurrent.futures").ProcessPoolExecutor(2, context)
+
+
+def executor_on_processes(nodes):
+    return on_pool(process_pool(), nodes)
 
 
 # ---------------------------------------------------------------------- coroutines
@@ -266,4 +298,5 @@ THREADS = {
     "ThreadPoolExecutor": executor,
     "dask.threaded": partial(dask, scheduler="dask.threaded", get="get"),
 }
+PROCESSES = {"woflo": engine_on_processes, "ProcessPoolExecutor": executor_on_processes}
 COROUTINES = {"tasks": tasks, "woflo": engine_on_a_loop, "brei": brei, "asynciojobs": asynciojobs}

@@ -23,6 +23,7 @@ from types import CoroutineType, FunctionType
 from weakref import WeakKeyDictionary
 
 from woflo import _exceptions, _notify, _unseen
+from woflo._batches import Batches
 from woflo._collector import paused
 from woflo._cycles import find_cycle
 from woflo._retry import Policy
@@ -34,11 +35,12 @@ from woflo.runners import _process
 from woflo.runners._attempt import GRACE, current
 from woflo.runners._inputs import is_run
 from woflo.runners._slots import default_size
+from woflo.runners._waiters import RECHECK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Hashable, Iterable, Sequence
+    from collections.abc import Callable, Container, Hashable, Iterable, Sequence
     from typing import Any, Protocol
 
     from woflo.events import Event
@@ -126,10 +128,14 @@ class Drive:
         self._runs: dict[BaseTaskRun[Any], int] = {}
         self._told: deque[BaseTaskRun[Any]] = deque()  # those of them that have ended, if numbers change
         self._pumped: set[BaseTaskRun[Any]] = set()  # those of them that end only if somebody drives the supervisor
+        self._crewed = False  # whether runs of some nodes have been told of together
         self._plain: set[int] = set()  # calls beside the loop: what they return may be a coroutine or a run
         self._calling = False  # the driver makes calls in place: it doesn't drive the supervisor meanwhile
         self._forever: set[int] = set()  # unfinished nodes that run forever
         self._only_forever = False
+        # nodes may go to a worker together, and as many ended ones be told of at once
+        self._batches = Batches(self) if self._settled and settings.follow is None and settings.ended is None else None
+        self._back: deque[int] = deque()  # nodes that were to go along with others, and have not
         self._news: deque[int] = deque()  # nodes that have ended; their values or failures are recorded already
         self._wants: dict[int, list[Want]] = {}
         self._inner: dict[int, list[Want]] = {}  # what running nodes wait for in their own code
@@ -139,6 +145,7 @@ class Drive:
         self._learnt = False  # how long a task takes: the order may be another now
         self._context = copy_context()  # the caller's: entered by whoever is inside a step
         self._lock = allocate_lock()  # held inside a step
+        self._looked = monotonic()  # when `look` did
         self._again = False  # something else than news came while somebody was inside
         self._observed = bool(settings.observers) or (_notify.listening and not settings.silent)
         self._began: dict[int, float] = {}  # when, of those that run; only if somebody observes
@@ -350,7 +357,9 @@ class Drive:
                 if self.loop is None and get_ident() != self.thread and (self.here or not self.scheduler.left):
                     self.wake()  # an observer that takes its time must not hold up the driver
                 self._tell()
-            if not self._news and not self._told and not self._again:  # none came between the last look and the release
+            if (
+                not self._news and not self._told and not self._back and not self._again
+            ):  # none came between the last look and the release
                 return
 
     def _step(self) -> None:
@@ -358,6 +367,10 @@ class Drive:
         while True:
             while self._told:
                 self._take_told(self._told.popleft())
+            while self._back:
+                self._hand_back(self._back.popleft())
+            if news and self._batches is not None:
+                self._end_plainly()
             while news:
                 number = news.popleft()
                 if self.loop is None or not scheduler.is_dropped(number):  # dropped when its end was not yet seen
@@ -369,7 +382,7 @@ class Drive:
                 continue
             if self._forever and scheduler.left == len(self._forever) and not self.stopping and not self._only_forever:
                 self.stopping = ALL_ENDED
-                self._stop_runs()
+                self.stop_runs()
             if self.stopping:
                 self._end_unstarted()
                 if not news:
@@ -377,12 +390,15 @@ class Drive:
                 continue
             if self._learnt:
                 self._rerank()
-            for number in scheduler.ready(self._room()):
+            ready = scheduler.ready(self.room())
+            if self._batches is not None and ready and not self._observed:
+                ready = self._batches.begin(ready)
+            for number in ready:
                 self._start(number)
-            if not news and not scheduler.has_blocked and not (self._forever and scheduler.waits and self._room()):
+            if not news and not scheduler.has_blocked and not (self._forever and scheduler.waits and self.room()):
                 return
 
-    def _room(self) -> int | None:
+    def room(self) -> int | None:
         """How many nodes may be started now, None for all: those that run forever don't count."""
         if self.window is None:
             return None
@@ -453,6 +469,22 @@ class Drive:
         self._take(number, run)
         self._news.append(number)
 
+    def special(self) -> Container[int]:
+        """Nodes that are not simply run: those that run forever, and those that the memo knows."""
+        return {*self._known, *self._forever} if self._known and self._forever else self._known or self._forever
+
+    def adopt_all(self, crew: Any) -> None:
+        """Nodes are about to be carried out by runs that are told of together."""
+        driven, self._crewed = self.pumps(), True
+        self._runs.update(zip(crew.runs, crew.numbers, strict=True))
+        if self.loop is not None:
+            self._have_driven(crew.runs[0])
+        elif self._calling or self.here:
+            for run in crew.runs:
+                run._attend()
+        elif not driven and get_ident() != self.thread:
+            self.wake()
+
     def _have_driven(self, run: BaseTaskRun[Any]) -> None:
         """See to it that somebody drives the supervisor, which this run needs."""
         if self.loop is not None:
@@ -477,12 +509,53 @@ class Drive:
                 return
             self._take(number, run)  # type: ignore[arg-type]
             self._news.append(number)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Something has ended: take a step, or have the loop take it."""
         if self.loop is not None and get_ident() != self.thread:
             self.wake()
             return
         self.advance()
         if self.here or not self.scheduler.left:
             self.wake()
+
+    def signal_all(self, runs: list[BaseTaskRun[Any]], seconds: float) -> None:
+        """Runs have ended, each behind those that it needed, after so many seconds each; called as `signal` is."""
+        pop, append, values = self._runs.pop, self._news.append, self.values
+        for run in runs:
+            number = pop(run, None)
+            if number is None or (self.loop is not None and self.scheduler.is_dropped(number)):
+                continue
+            result: Any = run._result
+            if result.__class__ is Ok:
+                values[number] = result.value
+                if self.window is not None:
+                    self._learn(run.task, seconds)
+            elif result.__class__ is DependencyFailure:  # of one that it needed, in the same message
+                self.failures[number] = self._not_run(number)
+            else:
+                self._record(number, result)
+            append(number)
+        self._go_on()
+
+    def left_behind(self, runs: list[BaseTaskRun[Any]]) -> None:
+        """Runs that were to go along with others have not, and never will; called as `signal` is."""
+        for run in runs:
+            number = self._runs.pop(run, None)
+            if number is not None:
+                self._back.append(number)
+        self._go_on()
+
+    def _hand_back(self, number: int) -> None:
+        """A node starts when its turn comes."""
+        if number in self.failures:
+            return
+        if self.stopping and not self.scheduler.is_dropped(number):
+            self.failures[number] = self._stopped_failure(self.nodes[number])
+            self._news.append(number)
+        else:
+            self.scheduler.hand_back(number)
 
     def _take_told(self, run: BaseTaskRun[Any]) -> None:
         """A run has ended whose number only a step may look up."""
@@ -506,6 +579,30 @@ class Drive:
         else:
             _unseen.seen(result)  # the engine reports it
             self.failures[number] = result
+
+    def _end_plainly(self) -> None:
+        """`_end` for nodes of which nobody but their children wants to know; leaves others in the news."""
+        if (
+            self.loop is not None
+            or self._known
+            or self._plain
+            or self._observed
+            or self._forever
+            or self._wants
+            or self.stopping
+        ):
+            return
+        news, failures, nodes, numbers = self._news, self.failures, self.nodes, self.numbers
+        users, values, done = self._users, self.values, self.scheduler.done
+        while news and not failures:  # first it is noted that one has failed, then that it has ended
+            number = news.popleft()
+            node = nodes[number]
+            for target in node.needs if node.after else node.requires:
+                need = numbers[target]
+                left = users[need] = users[need] - 1
+                if not left:
+                    values[need] = GONE
+            done(number)
 
     def _end(self, number: int) -> None:
         """A node has ended: tell the scheduler, drop what nobody needs any more."""
@@ -627,9 +724,9 @@ class Drive:
         """Make calls that are the driver's, in place; none is begun after the deadline (monotonic)."""
         calling, self._calling = self._calling, True
         try:
-            if self._pumped:
-                for run in list(self._pumped):  # nobody waits for them while the driver is busy
-                    if not run._attended:
+            if self.pumps():
+                for run in list(self._runs if self._crewed else self._pumped):  # nobody waits while the driver is busy
+                    if run._pumped and not run._attended:
                         run._attend()
             self._call_here(deadline)
         finally:
@@ -688,13 +785,17 @@ class Drive:
 
     def pumps(self) -> bool:
         """Whether whoever waits for this has to drive the supervisor."""
-        return bool(self._pumped)
+        return bool(self._pumped or (self._crewed and self._runs))
 
     def look(self) -> None:
-        """A wake-up may have been lost (to Ctrl-C): look whether a run has ended."""
+        """A wake-up may have been lost (to Ctrl-C): look whether a run has ended, now and then."""
+        now = monotonic()
+        if now - self._looked < RECHECK / 2:  # whoever drives the supervisor comes by after each of its steps
+            return
+        self._looked = now
         for run in list(self._runs):
             run._look()
-            if run._result is not None:
+            if run._result is not None and run._crew is None:  # of those in a crew the pool tells again
                 self.signal(run)
 
     # ------------------------------------------------------------------ stopping
@@ -716,6 +817,7 @@ class Drive:
         started = set(self.scheduler.seize())
         noted = {*self._runs.values(), *self._news}
         self.here.clear()
+        self._back.clear()
         for number in self.scheduler.unfinished():
             if number in noted:
                 continue
@@ -744,9 +846,9 @@ class Drive:
     def _stop(self, why: str) -> None:
         """Nothing more is started; what runs is asked to end, and the unstarted ends in the next step."""
         self.stopping = why
-        self._stop_runs()
+        self.stop_runs()
 
-    def _stop_runs(self) -> None:
+    def stop_runs(self) -> None:
         for run in list(self._runs):
             _stop_quietly(run)
 

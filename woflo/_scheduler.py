@@ -6,6 +6,8 @@ work. Whoever uses it from several threads brings the lock.
 
     extend → waiting → ready ── ready() ──→ running ── done() ──→ succeeded or failed
                      ↘ blocked (something it needed has failed) ── blocked(), done() ──→ failed
+    board: waiting → running, before what it needs has ended: it goes along with that, and is carried out behind it
+    hand_back: running → waiting, ready or blocked: it has not gone along after all
     splice: running → waiting for one other node, whose value will be its own → ready
     drop: anything unfinished → dropped
 """
@@ -19,7 +21,7 @@ from woflo.errors import InternalError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = ["Cyclic", "Scheduler"]
 
@@ -176,6 +178,41 @@ class Scheduler:
                 else:
                     state[child] = READY
                     queue.append(child)  # type: ignore[arg-type]
+
+    def board(self, heads: Sequence[int], most: int, admits: Callable[[int], bool]) -> list[int]:
+        """Hand out waiting nodes that need nothing unfinished but these (handed out already) and each other.
+
+        So whoever carries them out in this order has all that they need, whatever becomes of the rest.
+
+        Args:
+            heads: where they begin.
+            most: at most so many.
+            admits: whether a node goes along; asked once about each that could, in the order in which they are carried out.
+        """
+        children, waiting, state, bad = self.children, self._waiting, self._state, self._bad
+        open_needs: dict[int, int] = {}
+        found: list[int] = []
+        for row in (heads, found):  # the second grows
+            for number in row:
+                for child in children[number] or ():
+                    left = open_needs.get(child) or waiting[child]
+                    if left > 1:
+                        open_needs[child] = left - 1
+                    elif state[child] == WAITING and not bad[child] and len(found) < most and admits(child):
+                        state[child] = RUNNING
+                        found.append(child)
+                if len(found) >= most:
+                    break
+        self.running += len(found)
+        return found
+
+    def hand_back(self, number: int) -> None:
+        """A node that was to go along with what it needs does not; nothing happens if it has ended or was dropped."""
+        if self._state[number] == RUNNING:
+            self.running -= 1
+            self._state[number] = WAITING
+            if not self._waiting[number]:
+                self._freed(number)
 
     def splice(self, number: int, need: int) -> None:
         """A node that was handed out turns out to stand for another one: it is ready again when that one has ended.
@@ -335,7 +372,8 @@ class Scheduler:
 
     def status(self, number: int) -> str:
         """A node's state in a word: waiting, running, succeeded, failed or dropped."""
-        return _WORDS[self._state[number]]
+        state = self._state[number]
+        return _WORDS[WAITING if state == RUNNING and self._waiting[number] and not self._bad[number] else state]
 
     @property
     def waits(self) -> bool:
@@ -386,13 +424,7 @@ class Scheduler:
             InternalError: one doesn't hold.
         """
         state, total = self._state, len(self._state)
-        counted = [0] * total
-        for number, children in enumerate(self.children):
-            if children and _FINAL <= state[number] < DROPPED:
-                raise InternalError(f"node {number} has ended and its children were not told")
-            for child in children or ():
-                if state[number] < _FINAL:
-                    counted[child] += 1
+        counted, alone = self._open_needs()
         queue = [one if isinstance(one, int) else one[1] for one in self._queue]
         queued = set(queue)
         for number in range(total):
@@ -400,7 +432,8 @@ class Scheduler:
                 raise InternalError(f"node {number} waits for {self._waiting[number]}, should be {counted[number]}")
             if state[number] == WAITING and not counted[number]:
                 raise InternalError(f"node {number} waits for nothing")
-            if state[number] in {READY, RUNNING, BLOCKED} and counted[number] and not self._bad[number]:
+            too_early = counted[number] and not self._bad[number] and (state[number] != RUNNING or number in alone)
+            if state[number] in {READY, RUNNING, BLOCKED} and too_early:
                 raise InternalError(f"node {number} was freed too early")
             if (state[number] == READY) != (number in queued):
                 if number in queued and state[number] == DROPPED:
@@ -416,6 +449,19 @@ class Scheduler:
             raise InternalError("what is blocked is not told")
         if self.left and not any(one in {READY, BLOCKED, RUNNING} for one in state):
             raise InternalError("nodes are left, and nothing can go on")
+
+    def _open_needs(self) -> tuple[list[int], set[int]]:
+        """By number, how many of those that it needs have not ended; and all that can't go along with what they need."""
+        counted, alone = [0] * len(self._state), set()
+        for number, children in enumerate(self.children):
+            if children and _FINAL <= self._state[number] < DROPPED:
+                raise InternalError(f"node {number} has ended and its children were not told")
+            for child in children or ():
+                if self._state[number] < _FINAL:
+                    counted[child] += 1
+                    if self._state[number] != RUNNING:
+                        alone.add(child)
+        return counted, alone
 
 
 def _check(rows: list[Sequence[int]], first: int) -> None:

@@ -38,8 +38,10 @@ from time import monotonic_ns
 from weakref import ref
 
 from woflo import _collector, _exceptions, _notify
-from woflo.result import Ok, WorkerFailure
+from woflo.result import DependencyFailure, Ok, StoppedFailure, WorkerFailure
 from woflo.runners import _launch, _poller, _pool_worker, _process, _ring, _shipping, _supervisor, _waiters
+from woflo.runners._crew import BUDGET_NS as _BUDGET_NS
+from woflo.runners._crew import FIRST, GLUED, MEMBER, MESSAGE_BYTES, RIDER, Crew
 from woflo.runners._ring import (
     ASKED,
     CALLS,
@@ -68,9 +70,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _CLOEXEC = 0x40000000  # Linux: MSG_CMSG_CLOEXEC
-_BUDGET_NS = 1_000_000  # predicted run time of a message: what a short call may have to wait behind
 _MEASURED = 4  # calls of a function that go alone before any goes with others
-MESSAGE_BYTES = 32_768  # of calls in a message; more in one call: a memfd
 GLANCE_NS = _pool_worker.GLANCE_NS
 _MOST_VAIN = _pool_worker.MOST_VAIN
 _TICK_SECONDS = 0.001  # between two looks at messages that may have got stuck
@@ -80,7 +80,7 @@ _FUNCTIONS = 4_000  # known at once; what is called beyond that carries its func
 class Function:
     """A task as the pool knows it: where its pickle lies, and how long its calls take."""
 
-    __slots__ = ("alone", "bulky", "calls", "mean_ns", "number", "pool", "straight", "task")
+    __slots__ = ("alone", "bulky", "calls", "large", "mean_ns", "number", "pool", "straight", "task")
 
     def __init__(self, pool: Pool, number: int, task: Any) -> None:
         self.pool = pool
@@ -90,6 +90,7 @@ class Function:
         self.mean_ns = 0
         self.straight = False  # its calls need nothing but to be staged
         self.bulky = 0  # how large its last large result was, bytes
+        self.large = False  # its results may be too large to be handed on in the worker
         self.alone = False  # it leaves its worker's state changed: never together with others
 
     def short(self) -> bool:
@@ -126,7 +127,22 @@ class Message:
 class Bundle:
     """Results that were collected and are to be told."""
 
-    __slots__ = ("begin", "data", "death", "ends", "hand", "large", "next", "runs", "since", "teller", "until")
+    __slots__ = (
+        "begin",
+        "crew",
+        "data",
+        "death",
+        "ends",
+        "hand",
+        "large",
+        "message",
+        "next",
+        "runs",
+        "since",
+        "teller",
+        "told",
+        "until",
+    )
 
     def __init__(self, runs: list[Any], ends: list[int], data: Any) -> None:
         self.runs = runs
@@ -140,6 +156,9 @@ class Bundle:
         self.hand: Hand | None = None  # of the worker that had them
         self.large: dict[int, tuple[int, int]] = {}  # kind and descriptor of what lies in memfds
         self.death: Any = None  # the hand and its exit status, or a failure
+        self.message: Message | None = None  # whose results are told in their order
+        self.crew: Any = None  # who is to be told of `told`
+        self.told: list[Any] = []  # runs that have ended
 
 
 class Hand(_launch.Worker):
@@ -193,6 +212,7 @@ class Pool:
         self.functions: dict[int, Function] = {}  # by the task's id, as long as it lives
         self.forking = False
         self.setting: Any = None  # the class's settings that it was made for
+        self.runner: Any = None  # the class
         self._settings = max_runs, initializer, initargs
         self._pickles = bytearray()  # of the functions, as they lie in the memfd
         self._ring: Any = None  # while there are workers
@@ -385,10 +405,14 @@ class Pool:
         staged = self.staged
         first = staged[0]
         function = first._function
-        self._quick = function.short() and not first._flags
+        self._quick = function.short() and not first._flags & _SPECIAL
+        if first._flags & FIRST:
+            return int(first._crew.size)
         if not self._quick:
             return 1
         limit = min(CALLS, 1 + (len(staged) - 1) // idle) if idle > 0 else CALLS
+        flags = first._flags
+        drive = first._crew[0] if flags else None
         number = spent = size = 0
         mean = function.mean_ns
         for run in islice(staged, limit):
@@ -399,7 +423,12 @@ class Pool:
                     break
             spent += mean
             size += len(run._blob)
-            if spent > _BUDGET_NS or size > MESSAGE_BYTES or run._flags:
+            if (
+                spent > _BUDGET_NS
+                or size > MESSAGE_BYTES
+                or run._flags != flags
+                or (flags and run._crew[0] is not drive)
+            ):
                 break
             number += 1
         if idle <= 0 and number == len(staged) < CALLS and spent < _BUDGET_NS // 2:
@@ -431,9 +460,9 @@ class Pool:
             elif first._flags & ARENA:
                 fd = first._arena.fd
                 blobs = [blob for blob in blobs if blob]
-            attempt = first.attempt if first._flags else 1
+            attempt = first.attempt if first._flags & _SPECIAL else 1
             flags = (0 if message.shown else _ring.NOTICE) | (_ring.CLEAN if self._quick else 0)
-            flags |= _ring.ROOM if fd >= 0 else 0
+            flags |= _ring.ROOM if fd >= 0 else _ring.WIRED if first._flags & FIRST else 0
             packet = dumps_plain((slot, message.serial, flags, attempt, blobs))
             if parcel < 0 and fd < 0:
                 ring.sender.send(packet)
@@ -459,8 +488,30 @@ class Pool:
             at = len(message.runs) - taken
             back = message.runs[at:]
             del message.runs[at:]
+            if at and back[0]._flags & GLUED:  # else all of them stay together
+                back = self._dissolve(back)
             self.staged.extendleft(reversed(back))
         return taken
+
+    def _dissolve(self, runs: list[Any]) -> list[Any]:
+        """Part what was bound together; returns those that can go by themselves. Needs the lock."""
+        left = [run for run in runs if run._flags & RIDER]
+        if left:
+            bundle = Bundle(left, [LEFT] * len(left), b"")
+            bundle.crew = left[0]._crew
+            self._bundles.append(bundle)
+        runs = [run for run in runs if not run._flags & RIDER]
+        for run in runs:
+            run._flags &= ~(FIRST | GLUED)
+        return runs
+
+    def idle(self) -> int:
+        """How many workers have nothing to do, or would if they were there."""
+        return self.workers - len(self._out)
+
+    def crew(self, drive: Any) -> Crew:
+        """An empty crew."""
+        return Crew(drive, self)
 
     # ------------------------------------------------------------------ results come back
 
@@ -490,6 +541,8 @@ class Pool:
                 self._done(message, at)
             elif not message.shown and words[at + TAKEN]:
                 self._show(message, at)
+            elif words[at + TAKEN] and message.runs and message.runs[-1]._flags & GLUED:
+                self._harvest(message)
         if self._stale:
             self._look_at_stale()
 
@@ -540,12 +593,17 @@ class Pool:
         del ends[number:]
         bundle = Bundle(message.runs[seen : seen + number], ends, bytes(ring.regions[slot][begin : ends[-1] >> 4]))
         bundle.begin = begin
+        if bundle.runs[0]._flags & MEMBER:
+            bundle.message, bundle.crew = message, bundle.runs[0]._crew
         words, at = ring.words, ring.head(slot)
         hand = self._hands.get(words[at + TAKEN] - 1)
         bundle.hand = hand
         bundle.since = words[at + SINCE] / 1e9
         bundle.until = bundle.since + (words[at + TOOK] or monotonic_ns() - words[at + SINCE]) / 1e9 / (seen + number)
         if hand is not None and _ring.LARGE in {end & 15 for end in ends}:
+            for run, end in zip(bundle.runs, ends, strict=True):
+                if end & 15 == _ring.LARGE and (end >> 4) + _ring.HANDED_ON_BYTES <= _ring.REGION_BYTES:
+                    run._function.large = True
             bundle.large = {
                 index - seen: what for index, what in hand.parcels(message.serial, seen, seen + number).items()
             }
@@ -577,7 +635,7 @@ class Pool:
         here = sys._getframe()
         try:
             while (bundle := self._take_bundle(here)) is not None:
-                _tell(bundle)
+                (_tell if bundle.crew is None else _tell_members)(bundle)
                 with self.supervisor.lock:
                     self._bundles.remove(bundle)
                     bundle.teller = None
@@ -593,8 +651,11 @@ class Pool:
     def _take_bundle(self, teller: Any) -> Bundle | None:
         """The next bundle to be told: one that nobody tells, or whose telling Ctrl-C has ended."""
         with self.supervisor.lock:
+            begun: set[Any] = set()  # messages that another thread tells the earlier results of
             for bundle in self._bundles:
-                if bundle.teller is None or not _is_executed(bundle.teller):
+                if bundle.teller is not None and _is_executed(bundle.teller):
+                    begun.add(bundle.message)
+                elif bundle.message is None or bundle.message not in begun:
                     bundle.teller = teller
                     return bundle
         return None
@@ -607,11 +668,21 @@ class Pool:
         if self.staged or (out and (len(out) > self._staying() or any(len(m.runs) > 1 for m in out.values()))):
             if self._timer is None:
                 self._timer = self.supervisor.call_later(_TICK_SECONDS, self._tick)
-            if not self._errand._attended:
+            if not self._errand._attended and not self._is_watched():
                 self.supervisor.attend(self._errand)
         elif self._errand._attended and self._timer is None:
             self._errand._attended = False
             self.supervisor.dismiss(self._errand)
+
+    def _is_watched(self) -> bool:
+        """Whether all there is belongs to drives whose threads wait for it, and see to it while they do something else.
+
+        Two threads that take turns at driving cost a switch for each message.
+        """
+        staged = self.staged
+        runs = [staged[0], staged[-1]] if staged else []
+        runs += [message.runs[0] for message in self._out.values() if message.runs]
+        return all(run._flags & MEMBER and run._crew.watched for run in runs)
 
     def _tick(self) -> None:
         """Take back what waits behind a call that turned out long; then as ever."""
@@ -759,7 +830,7 @@ class Pool:
                     self._show(message, at)
                 self._harvest(message)
                 self._give_back(message)
-                lost += message.runs[message.seen :]
+                lost += [(message, run) for run in message.runs[message.seen :]]
                 del self._out[message.serial]
                 self._free.append(message.slot)
         for arena in [one for one in self._arenas if one.holder is hand]:
@@ -768,8 +839,9 @@ class Pool:
         self._recall()
         hand.look_at_group()
         status = hand.reap()
-        for run in lost:
+        for message, run in lost:
             bundle = Bundle([run], [DIED], b"")
+            bundle.message = message
             bundle.death, bundle.hand = (hand, status), hand
             self._bundles.append(bundle)
         if unready and status == _pool_worker.NOT_READY:
@@ -895,8 +967,24 @@ class Pool:
 
     def _drop(self, run: Any) -> None:
         """A staged run was stopped: `_flush` passes over it. Needs the lock."""
+        if run._flags & (FIRST | GLUED) and run in self.staged:
+            self._part_from(run)
         run._flags |= GONE
         self._bundles.append(Bundle([run], [DROPPED], b""))
+
+    def _part_from(self, run: Any) -> None:
+        """Dissolve the staged ones that a run is bound to. Needs the lock."""
+        staged = self.staged
+        runs = list(staged)
+        first = end = runs.index(run)
+        while runs[first]._flags & GLUED:
+            first -= 1
+        end += 1
+        while end < len(runs) and runs[end]._flags & GLUED:
+            end += 1
+        runs[first:end] = self._dissolve(runs[first:end])
+        staged.clear()
+        staged.extend(runs)
 
     def _find(self, run: Any) -> tuple[Message, int] | None:
         for message in self._out.values():
@@ -1028,12 +1116,17 @@ class Pool:
             ring.bell = ring.functions = -1
 
 
+LEFT = 11  # what a bundle may tell of a run: it was to go along with others, and has not
 CUT_SHORT, DIED, DROPPED, FAILED = 12, 13, 14, 15  # what else a bundle may tell of a run, beside the kinds of `_ring`
 # Flags of a run: it has a message of its own; wants to know when it begins; was stopped; an arena goes with it.
 ALONE, NOTICE, GONE, ARENA = 1, 2, 4, 8
+_SPECIAL = ALONE | NOTICE | GONE | ARENA
 _IDLE_SECONDS = 10.0  # a worker without work ends after this; starting one costs a millisecond
 _ZEROS = memoryview(bytes(4 * CALLS)).cast("I")
 _NONE_OK: Any = Ok(None)
+_NOT_RUN = frozenset({_ring.SKIPPED, LEFT})
+_SKIPPED: Any = DependencyFailure({})  # its drive knows why
+_LEFT: Any = StoppedFailure("it was not carried out with what it needs")
 _new = object.__new__
 
 
@@ -1060,7 +1153,7 @@ def _tell(bundle: Bundle) -> None:
         kind = end & 15
         if run._result is not None:  # it was stopped; or Ctrl-C came when this had just been set
             run._tell_again()
-        elif kind > _ring.OK or run._stop_asked or run._timed_out or listening or run._flags:
+        elif kind > _ring.OK or run._stop_asked or run._timed_out or listening or run._flags & _SPECIAL:
             run._take(bundle, index, kind, data[start:stop] if stop > start else b"")
         else:
             if kind == _ring.NONE:
@@ -1091,6 +1184,57 @@ def _tell(bundle: Bundle) -> None:
                 run._tell_callbacks()
         start = max(start, stop)
         bundle.next = index + 1
+
+
+def _tell_members(bundle: Bundle) -> None:
+    """End the runs of a drive, which is told of many at once; as `_tell`, without what they don't have."""
+    runs, ends, data, told = bundle.runs, bundle.ends, bundle.data, bundle.told
+    start = (ends[bundle.next - 1] >> 4) - bundle.begin if bundle.next else 0
+    listening, begin = _notify.listening, bundle.begin
+    for index in range(bundle.next, len(runs)):
+        run, end = runs[index], ends[index]
+        stop = (end >> 4) - begin
+        kind = end & 15
+        if run._result is not None:
+            pass
+        elif kind in _NOT_RUN:
+            run._result = _LEFT if kind == LEFT else _SKIPPED
+        elif kind > _ring.OK or run._stop_asked or listening or run._flags & _SPECIAL:
+            _report(bundle)  # it may need them
+            run._take(bundle, index, kind, data[start:stop] if stop > start else b"")
+        elif kind == _ring.NONE:
+            run._result = _NONE_OK
+        else:
+            try:
+                value = loads(data[start:stop])
+            except BaseException as error:
+                if _exceptions.is_interrupt(error):  # Ctrl-C; it will be done again
+                    raise
+                _report(bundle)
+                run._broken(error)
+            else:
+                ok = _new(Ok)
+                ok.value = value
+                run._result = ok
+        told.append(run)
+        start = stop
+        bundle.next = index + 1
+    _report(bundle)
+
+
+def _report(bundle: Bundle) -> None:
+    """Tell the drive which of its runs have ended; again does no harm."""
+    runs = bundle.told
+    if runs:
+        _process.live.difference_update(runs)
+        for run in runs:
+            if run._attended:
+                run._forget()
+        if bundle.ends[0] == LEFT:
+            bundle.crew[0].left_behind(runs)
+        else:
+            bundle.crew[0].signal_all(runs, bundle.until - bundle.since)
+        runs.clear()
 
 
 def dump(task: Any, number: int | str, args: Any, kwargs: Any) -> bytes:

@@ -24,6 +24,7 @@ from woflo.errors import TaskStopped
 from woflo.result import Ok, StoppedFailure, TaskFailure, WorkerFailure
 from woflo.runners import _arena, _attempt, _process, _ring, _shipping, _worker, base
 from woflo.runners._arena import BACK, Arena, split
+from woflo.runners._crew import ENDED
 from woflo.runners._restore import State
 from woflo.runners._ring import (
     CLEAN,
@@ -38,6 +39,7 @@ from woflo.runners._ring import (
     SINCE,
     TAKEN,
     TOOK,
+    WIRED,
     call_number,
 )
 
@@ -334,19 +336,37 @@ class _Worker:
         straight = (self.straight if self.arena is None else _none_of_them).get
         fresh = self.context.copy
         at = 0
+        made: list[Any] = []  # what the calls ended in, if others need it
         index, last = -1, len(blobs) - 1
+        flat = True  # all of them are values that nobody can change
         _call = call_number(serial, -1)
-        for blob in blobs:
+        for packed in blobs:
             if not acquire(False):
                 break
             index += 1
             _call += 1
+            blob = packed
+            if blob.__class__ is tuple:
+                if flat and len(blob) == _RIDES_ONLY:
+                    number, order, required, places = blob
+                    given = [made[place] for place in places]
+                    if len(given) > required:
+                        del given[required:]
+                    blob = (number, order, given, _NOTHING)
+                else:
+                    blob = _wired(blob, made)
+                if blob is _LATER:
+                    ring.units[slot].release()
+                    index -= 1
+                    break
             try:
-                number, order, args, kwargs = loads(blob)
+                number, order, args, kwargs = loads(blob) if blob.__class__ is bytes else blob
                 task = straight(number)
             except BaseException:
                 task = None
-            if task is None:
+            if blob is _FAILED:
+                kind, data, run = _ring.SKIPPED, b"", None
+            elif task is None:
                 kind, data = self.one(blob, attempt)
                 run = _run
             else:  # as `one` does it, without what such a task doesn't need
@@ -366,7 +386,16 @@ class _Worker:
                     _armed = False
                     kind, data = self.end_of(_attempt.failure_from(run, error))
                 else:
-                    kind, data = (_ring.NONE, b"") if value is None and not _forked else self.end_of(Ok(value))
+                    if value.__class__ not in _FLAT or _forked:
+                        kind, data = self.end_of(Ok(value))
+                    else:
+                        kind, data = (_ring.NONE, b"") if value is None else (_ring.OK, dumps(value, 5))
+            if flags & WIRED:
+                if task is not None and kind <= _ring.OK and value.__class__ in _FLAT and len(data) <= _HANDED_ON:
+                    made.append(value)
+                else:
+                    made.append(_to_hand_on(kind, data))
+                    flat = False
             size = len(data) if kind != _ring.ARENA else 0
             if kind == _ring.ARENA or at + size > _ring.REGION_BYTES:
                 data = self.send_descriptor(serial, index, data, kind)
@@ -381,6 +410,8 @@ class _Worker:
                 results.release()
             if _asked or at > _NEARLY_FULL or not glance():
                 break
+            if index == _HALF and flags & WIRED:  # so that the pool has half of the results behind it at the end
+                os.eventfd_write(ring.bell, 1)
         _run, _call = None, 0
         self.runs += index + 1
         if _asked or self.runs >= self.max_runs:
@@ -405,9 +436,10 @@ class _Worker:
         run.attempt = attempt
         result: Any = None
         try:
-            call = blob.load(private=False) if blob.__class__ is Arena else loads(blob)
-            number, run._number, run.args, run.kwargs = call
-            del call
+            if blob.__class__ is not tuple:
+                blob = blob.load(private=False) if blob.__class__ is Arena else loads(blob)
+            number, run._number, run.args, run.kwargs = blob
+            del blob
             if number < 0:
                 run.task, run.args, run.kwargs, _, _ = loads(run.args)
             else:
@@ -511,12 +543,50 @@ class _Worker:
         return b""
 
 
+def _wired(rider: tuple[Any, ...], made: list[Any]) -> Any:
+    """A call that needs results of earlier ones, with them, each a copy of its own.
+
+    Or _FAILED, if one of them has; or _LATER, if one of them isn't at hand: the pool sends the call again, with the value.
+    """
+    number, order, required, places = rider[:4]
+    given: list[Any] = [None if place == ENDED else made[place] for place in places]
+    for at, result in enumerate(given):
+        if result.__class__ not in _FLAT:
+            if _FAILED in given:
+                return _FAILED
+            try:
+                given[at] = loads(result[0])
+            except BaseException:  # it isn't here, or will be found to be broken by the pool as well
+                return _LATER
+    if len(rider) > _RIDES_ONLY:
+        for at, value in enumerate(loads(rider[4])[2]):
+            if places[at] == ENDED:
+                given[at] = value
+    return number, order, given[:required] if len(given) > required else given, _NOTHING
+
+
+def _to_hand_on(kind: int, data: Any) -> Any:
+    """What a call leaves for later ones of its message."""
+    if kind == _ring.NONE:
+        return None
+    if kind == _ring.OK:
+        return (data,) if len(data) <= _HANDED_ON else _LATER
+    return _LATER if kind in {_ring.ARENA, _ring.BACK} else _FAILED
+
+
 def _enter(run: Any, fn: Any, args: Any, kwargs: Any) -> Any:
     _attempt.current.set(run)
     return fn(*args, **kwargs)
 
 
 _new = object.__new__
+_FAILED: Any = object()
+_LATER: Any = object()
+_NOTHING: dict[str, Any] = {}
+_RIDES_ONLY = 4  # parts of a call that has all its arguments from others: see `_crew`
+_HALF = _ring.CALLS // 2
+_HANDED_ON = _ring.HANDED_ON_BYTES
+_FLAT = frozenset({int, float, str, bool, bytes, complex, type(None)})  # nobody can change them: needs no copy
 _none_of_them: dict[int, Any] = {}
 _unknown: Any = None  # what a call's task is if the call can't be read
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 CALLS = 256  # in one message at most: an entry of `ends` each
 REGION_BYTES = 65_536  # of a slot's results; larger ones travel in a memfd
+HANDED_ON_BYTES = (
+    16_384  # of a result that later calls of its message can have from the worker; up to 256 of them are kept
+)
 WORD_BYTES = 8
 MESSAGE_BYTES = 131_072  # a message is at most so large
 
@@ -43,6 +46,7 @@ TOOK = 3  # how long all of its calls took, ns
 # Flags of a message.
 NOTICE = 1  # the pool wants to be told when it is taken
 ROOM = 4  # an arena comes with it: the call lies in it, or it is room for a large result
+WIRED = 8  # calls in it need results of earlier ones
 CLEAN = 2  # its functions have left nothing changed so far, and are short
 
 _ROW = 8  # words of a row, and of a head
@@ -50,6 +54,7 @@ _ROW = 8  # words of a row, and of a head
 # What an entry of `ends` says: the end of the result in the region, times 16, plus one of these. 0: no result yet.
 NONE, OK, FAILURE, STOPPED, LARGE = 1, 2, 3, 4, 5
 BACK, ARENA = 6, 7  # in the arena that came with the call; in one that the worker has made and sent
+SKIPPED = 8  # not run: an earlier call of the message that it needs has failed
 
 ordered: bool = os.uname().machine in {"x86_64", "i686", "AMD64"} if hasattr(os, "uname") else False
 """Whether other processors see stores in the order in which they are made; else a semaphore counts the results."""

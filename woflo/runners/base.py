@@ -54,6 +54,7 @@ class BaseTaskRun(Generic[R]):
     _is_task_run = True
     _pumped: ClassVar[bool] = False  # whether waiting for such a run drives the supervisor
     _in_place: ClassVar[bool] = False  # whether a run has ended when its call returns
+    _crew: Any = None  # those that it is sent and told of with
     _keeps_time: ClassVar[bool] = False  # whether the runner itself acts on the task's time-out
     _stops: ClassVar[tuple[Any, ...]] = ()  # the classes' own `stop`, the most derived first
     max_running: ClassVar[int | None] = None  # at most so many at once; None: max(32, 4 × cores)
@@ -772,6 +773,11 @@ class BaseTaskRun(Generic[R]):
                 return False
         self._settle(self._named(StoppedFailure("stopped before it was started")))
         return True
+
+    @classmethod
+    def _batches(cls, task: Task[..., Any]) -> bool:  # noqa: ARG003
+        """Whether calls of a task may ever be sent together, where a later one needs an earlier one's result."""
+        return False
 
     @classmethod
     def _release(cls) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from woflo import _exceptions, _notify
 from woflo.errors import UsageError
 from woflo.result import Ok, StoppedFailure, WorkerFailure
-from woflo.runners import _arena, _attempt, _death, _inputs, _pool, _process, _ring, _shipping, _supervisor
+from woflo.runners import _arena, _attempt, _crew, _death, _inputs, _pool, _process, _ring, _shipping, _supervisor
 from woflo.runners.base import BaseTaskRun
 
 try:
@@ -40,7 +40,7 @@ _PLAIN = _inputs.PLAIN
 _new = object.__new__
 _NONE: dict[str, Any] = {}
 _LEAVING_SECONDS = 3.0  # a worker without work leaves at once, with multiprocessing's clean-up within 2 s
-_MOST_BYTES = _pool.MESSAGE_BYTES
+_MOST_BYTES = _crew.MESSAGE_BYTES
 _made: list[type[PoolTaskRun[Any]]] = []  # the classes that have a pool
 
 
@@ -70,12 +70,13 @@ class PoolTaskRun(BaseTaskRun[R]):
     initializer: ClassVar[Callable[..., object] | None] = None
     initargs: ClassVar[tuple[Any, ...]] = ()
 
-    __slots__ = ("_arena", "_blob", "_flags", "_function")
+    __slots__ = ("_arena", "_blob", "_crew", "_flags", "_function")
     if TYPE_CHECKING:
         args: tuple[Any, ...]
         kwargs: dict[str, Any]
     _arena: Any  # that holds its large arguments, or waits for its result
     _blob: bytes | None  # the call, pickled
+    _crew: Any
     _flags: int
     _function: Function | None  # None: not packed yet
 
@@ -129,6 +130,22 @@ class PoolTaskRun(BaseTaskRun[R]):
             raise
         return run
 
+    @classmethod
+    def _batches(cls, task: Task[..., Any]) -> bool:
+        """Only where nobody has put anything of his own in the straight way's place."""
+        plain = cls.submit.__func__ is PoolTaskRun.submit.__func__  # type: ignore[attr-defined]
+        return plain and task.simple and task.cache is None and task.keeper is None and not task._apart
+
+    @classmethod
+    def _together(cls, task: Task[..., Any]) -> Function | None:
+        """What the pool keeps of a task, if its calls go together now."""
+        pool = cls._pool
+        if pool is None or pool.setting[0] is not cls.workers or _notify.listening or _process.closed:
+            return None
+        function = pool.functions.get(id(task))
+        ready = function is not None and function.straight and not function.large and function.short()
+        return function if ready else None
+
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
@@ -151,7 +168,7 @@ class PoolTaskRun(BaseTaskRun[R]):
         room = _pool.ARENA if self._arena is not None else 0
         # what is kept is so before its end can be seen: not by the straight way back; after several items state is looked at
         apart = self.task.keeper is not None or self.task._apart
-        alone = late or room or apart or self.attempt > 1 or len(self._blob or b"") > _pool.MESSAGE_BYTES
+        alone = late or room or apart or self.attempt > 1 or len(self._blob or b"") > _crew.MESSAGE_BYTES
         self._flags = (_pool.NOTICE if late else 0) | (_pool.ALONE if alone else 0) | room
         if _notify.listening:
             _notify.pending(self)
@@ -387,7 +404,7 @@ class PoolTaskRun(BaseTaskRun[R]):
 
 _blank: Any = BaseTaskRun(None, (), {}, 0, None)  # type: ignore[arg-type]
 _blank._phase = "running"
-_OWN: dict[str, Any] = {"_arena": None, "_blob": None, "_flags": 0, "_function": None}
+_OWN: dict[str, Any] = {"_arena": None, "_blob": None, "_crew": None, "_flags": 0, "_function": None}
 
 
 def _pool_of(runner: type[PoolTaskRun[Any]]) -> Pool:
@@ -410,6 +427,7 @@ def _pool_of(runner: type[PoolTaskRun[Any]]) -> Pool:
     _process.on_fork(_forget)
     fresh = _pool.Pool(size, *settings[1:])
     fresh.setting = settings
+    fresh.runner = runner
     runner._pool = fresh  # an earlier one, of other settings, does what it has; its workers leave when they are idle
     _made.append(runner)
     return fresh
