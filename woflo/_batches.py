@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _NOTHING: Any = object()
 _PARALLEL_NS = 100_000  # what it takes, about, to have another worker begin with something
+_CHEAP_NS = 5_000  # a call that takes less takes more here than there: a second worker would wait for this process …
+_MANY = 32  # … and of so many nodes, parted, fewer children would find all that they need in one place
 
 
 class Batches:
@@ -52,6 +54,11 @@ class Batches:
         for carrier, heads in carriers.items():
             idle = max(carrier.idle(), 1)
             share = -(-len(heads) // idle)
+            if (
+                len(heads) >= _MANY
+                and max(usable[id(nodes[number].call)].mean_ns for number in heads[:_MANY]) < _CHEAP_NS
+            ):
+                share = len(heads)
             for at in range(0, len(heads), share):
                 others += self._send(carrier, heads[at : at + share], _PARALLEL_NS if len(heads) < idle else 0)
         return others

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 CALLS = 256  # in one message at most: an entry of `ends` each
 REGION_BYTES = 65_536  # of a slot's results; larger ones travel in a memfd
-HANDED_ON_BYTES = (
-    16_384  # of a result that later calls of its message can have from the worker; up to 256 of them are kept
-)
+HANDED_ON_BYTES = 16_384  # of a result that later calls of its message get from the worker; it keeps up to 256
 WORD_BYTES = 8
 MESSAGE_BYTES = 131_072  # a message is at most so large
 
