@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 
@@ -154,3 +157,31 @@ def test_the_failure_says_where_it_was():
     assert isinstance(failure, woflo.TimeoutFailure)
     assert "test_thread.py" in failure.where
     assert "slow" in failure.where
+
+
+def test_a_profiler_after_many_stops():
+    """However close to the end of its task a stop comes, Python is left as it was: a profiler or debugger may be used."""
+    source = """
+        import faulthandler, random, sys, time, woflo
+        from woflo.runners import ThreadTaskRun
+
+        faulthandler.dump_traceback_later(30, exit=True)
+        call = woflo.task(lambda seconds: time.sleep(seconds), runner=ThreadTaskRun)
+        for _ in range(300):
+            run = call(0.0005)
+            time.sleep(random.random() * 0.001)
+            run.stop(wait=False)
+            run.wait()
+
+        def called():
+            return 1
+
+        time.sleep(0.1)
+        sys.setprofile(lambda *_: None)
+        print(sum(called() for _ in range(1000)))
+        sys.setprofile(None)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(source)]
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(woflo.__file__))}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE * 2, check=False)
+    assert done.stdout == "1000\n", done.stderr

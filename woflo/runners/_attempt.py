@@ -6,7 +6,6 @@ Nothing here decides about a next attempt, and nothing changes the run's state.
 from __future__ import annotations
 
 from contextvars import ContextVar
-from sys import gettrace, settrace
 from time import monotonic
 
 from woflo import _exceptions
@@ -73,13 +72,6 @@ class Call:
         return _shipping.load_call, (_shipping.dump_call(self.run),)
 
 
-clears_trace = False
-"""In a worker process that had no trace function: one that a task leaves is cleared at once.
-
-CPython 3.11 can spin for ever in an attribute's assignment under a trace function (seen in 3.11.7, `ceval.c` line 1751).
-"""
-
-
 def attempt(run: BaseTaskRun[Any]) -> Result[Any]:
     """Carry out one attempt here: the task's function, whatever it raises, and its time.
 
@@ -101,8 +93,6 @@ def attempt(run: BaseTaskRun[Any]) -> Result[Any]:
     except BaseException as error:
         result = failure_from(run, error)
     finally:
-        if clears_trace and gettrace() is not None:
-            settrace(None)
         current.reset(token)
         if limit is not None:
             attempt_here.reset(here)

@@ -17,7 +17,6 @@ import sys
 from contextvars import copy_context
 from marshal import dumps as dumps_plain
 from marshal import loads as loads_plain
-from sys import gettrace, settrace
 from time import monotonic_ns, sleep
 
 from woflo import _exceptions, _notify
@@ -139,7 +138,6 @@ def serve(
         if _notify.observers:
             _notify.forget_observers()
         _process.chosen.set(None)
-        _attempt.clears_trace = gettrace() is None
         code = _Worker(ring, row, channel).live(*settings)
     except BaseException as error:
         _worker._say(f"woflo: a pool's worker could not go on: {_exceptions.type_name(type(error))}: {error}")
@@ -578,11 +576,7 @@ def _to_hand_on(kind: int, data: Any) -> Any:
 
 def _enter(run: Any, fn: Any, args: Any, kwargs: Any) -> Any:
     _attempt.current.set(run)
-    try:
-        return fn(*args, **kwargs)
-    finally:
-        if _attempt.clears_trace and gettrace() is not None:
-            settrace(None)
+    return fn(*args, **kwargs)
 
 
 _new = object.__new__

@@ -124,7 +124,6 @@ def _main(run: BaseTaskRun[Any], channel: socket) -> None:
         _notify.forget_observers()
     if _process.chosen.get() is not None:
         _process.chosen.set(None)  # `use` reaches threads and coroutines, not workers
-    _attempt.clears_trace = sys.gettrace() is None
     result: Result[Any] | None = None
     try:
         _armed = True

@@ -276,7 +276,8 @@ class ThreadTaskRun(BaseTaskRun[R]):
                     result = context.run(attempt, self)
             except TaskStopped:  # between the task's last instruction and here
                 result = self._named(StoppedFailure("stopped"))
-            self._place = 0
+            if self._place == get_ident():  # else another thread has the next attempt
+                self._place = 0
             # `stop` and the clock set these before they look at `_place`: if neither is seen here, nothing will be thrown
             if (self._stop_asked or self._timed_out or self.attempt != mine) and not self._leave(mine):
                 if self.attempt == mine:  # else abandoned long ago: another thread has the next attempt
@@ -296,12 +297,14 @@ class ThreadTaskRun(BaseTaskRun[R]):
         try:
             with _throwing:
                 thrown = self._thrown or self.attempt != mine
-                if thrown:
-                    _throw(get_ident(), None)  # if it has not struck yet, it never will
+                if thrown:  # if it has not struck yet, it does so here: Python looks for it at each turn of a loop
+                    for _ in range(100):
+                        pass
                 if self.attempt == mine:
                     self._thrown = False
-        except TaskStopped:  # it struck while this thread waited for the lock that the thrower held
-            self._thrown = False
+        except TaskStopped:  # above, or while this thread waited for the lock that the thrower held
+            if self.attempt == mine:
+                self._thrown = False
             return False
         return not thrown
 
@@ -378,9 +381,12 @@ def _forget() -> None:
 _kept: list[Any] = []
 
 
-def _throw(thread: int, kind: type[BaseException] | None) -> None:
-    """Have Python raise an exception in a thread at its next instruction; None takes it back."""
+def _throw(thread: int, kind: type[BaseException]) -> None:
+    """Have Python raise an exception in a thread at its next instruction.
+
+    It can't be taken back: on Python 3.11 that leaves the interpreter looking for it for ever, and any profiler or
+    debugger then hangs the next function that is called.
+    """
     import ctypes
 
-    what = ctypes.py_object() if kind is None else ctypes.py_object(kind)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), what)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
