@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from woflo.directory import Directory
     from woflo.events import observe
     from woflo.graph import Graph, Node
+    from woflo.runners._progress import Progress, progress
     from woflo.runners._waiting import as_completed, gather, wait
     from woflo.runners.executor import ExecutorTaskRun
     from woflo.runners.pool import PoolTaskRun
@@ -61,6 +62,7 @@ __all__ = [
     "Node",
     "Ok",
     "PoolTaskRun",
+    "Progress",
     "Result",
     "RunGroup",
     "StoppedFailure",
@@ -77,6 +79,7 @@ __all__ = [
     "current_run",
     "gather",
     "observe",
+    "progress",
     "ref",
     "stop_requested",
     "task",
@@ -91,9 +94,11 @@ _LAZY = {
     "Node": "woflo.graph",
     "RunGroup": "woflo._group",
     "PoolTaskRun": "woflo.runners.pool",
+    "Progress": "woflo.runners._progress",
     "as_completed": "woflo.runners._waiting",
     "gather": "woflo.runners._waiting",
     "observe": "woflo.events",
+    "progress": "woflo.runners._progress",
     "wait": "woflo.runners._waiting",
 }
 

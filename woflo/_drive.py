@@ -31,7 +31,7 @@ from woflo._scheduler import Cyclic, Scheduler
 from woflo.errors import CyclicWorkflowError, UsageError
 from woflo.graph import Graph, unknown_target
 from woflo.result import DependencyFailure, Failure, Ok, StoppedFailure, TaskFailure
-from woflo.runners import _process
+from woflo.runners import _process, _progress
 from woflo.runners._attempt import GRACE, current
 from woflo.runners._inputs import is_run
 from woflo.runners._slots import default_size
@@ -148,6 +148,7 @@ class Drive:
         self._looked = monotonic()  # when `look` did
         self._again = False  # something else than news came while somebody was inside
         self._observed = bool(settings.observers) or (_notify.listening and not settings.silent)
+        self._follows = bool(settings.observers) and not settings.silent  # the own observers are told how far runs are
         self._began: dict[int, float] = {}  # when, of those that run; only if somebody observes
         self._untold: deque[Event] = deque()
         self._telling = allocate_lock()  # held while events are told, so that they come in their order
@@ -455,6 +456,8 @@ class Drive:
 
     def _adopt(self, number: int, run: BaseTaskRun[Any]) -> None:
         """A node is being carried out by a run."""
+        if self._follows:
+            _progress.follow(run, self._tell_progress)
         if run._result is None:
             self._runs[run] = number
             if run._pumped:
@@ -566,6 +569,8 @@ class Drive:
 
     def _take(self, number: int, run: BaseTaskRun[Any]) -> None:
         """Record what a run ended in."""
+        if self._follows and run._progress is not None:
+            run._progress.end(run)  # where a run's end is told to nobody, its last report isn't either
         self._record(number, run._result)
         task: Any = run.task
         if task.__class__ is _Step:
@@ -752,7 +757,7 @@ class Drive:
                 if call.__class__ is FunctionType or (where := getattr(type(call), "_where", None)) is None:
                     value = call(*[values[numbers[target]] for target in node.requires])
                 else:
-                    value = call._submit(self._arguments(number), where(call, self.settings.runner))
+                    value = self._submit_here(number, call, where(call, self.settings.runner))
             except BaseException as error:
                 try:
                     self._fail(number, error)
@@ -771,6 +776,16 @@ class Drive:
             news.append(number)
             if observed:
                 return
+
+    def _submit_here(self, number: int, task: Any, runner: Any) -> Any:
+        """Have a Task run in place."""
+        if not self._follows:
+            return task._submit(self._arguments(number), runner)
+        token = _progress.here.set((task, self._tell_progress))
+        try:
+            return task._submit(self._arguments(number), runner)
+        finally:
+            _progress.here.reset(token)
 
     def _goes_on(self, number: int, value: Any) -> bool:
         """Whether what a call returned is a coroutine or a run, which is then carried out or waited for in its place."""
@@ -1052,6 +1067,14 @@ class Drive:
                 self._telling.release()
             self._tell()
 
+    def _tell_progress(self, run: BaseTaskRun[Any], report: Any) -> None:
+        """A node's run has said how far it is; whoever observes all runs is told elsewhere."""
+        from woflo import events
+
+        self._untold.append(events.RunProgress(*events.names(run), *report))
+        if not self._lock.locked():  # else whoever is inside of a step tells after it
+            self._tell()
+
     def _tell(self) -> None:
         """Tell what has happened, in its order, outside of a step."""
         from woflo import events
@@ -1061,7 +1084,7 @@ class Drive:
             try:
                 while self._untold:
                     event = self._untold.popleft()
-                    if not self.settings.silent:
+                    if not self.settings.silent and event.__class__ is not events.RunProgress:
                         events.emit(event)
                     for observer in tuple(observers):
                         events.call(observer, event, lambda observer=observer: observers.remove(observer))  # type: ignore[misc]

@@ -28,6 +28,7 @@ listening = verbose  # whether successes and starts interest anybody; failures a
 
 untold: dict[BaseTaskRun[object], int] = {}  # runs whose end is being told, and the thread that does: the exit waits
 at_first_log: list[Callable[[], None]] = []  # called when loguru (and with it threading) has been imported
+at_observe: list[Callable[[], None]] = []  # called when somebody has begun to observe
 
 
 class Observation:
@@ -37,6 +38,8 @@ class Observation:
         self.callback = callback
         observers.append(self)
         _update()
+        for hook in at_observe:
+            hook()
 
     def close(self) -> None:
         """Stop observing; a second call does nothing."""
@@ -94,6 +97,11 @@ def started(run: BaseTaskRun[object]) -> None:
 def retrying(run: BaseTaskRun[object], failure: Failure, delay: float) -> None:
     """An attempt failed and another one follows."""
     _tell("RunRetrying", run, failure, delay)
+
+
+def reported(run: BaseTaskRun[object], done: float, total: float | None, message: str) -> None:
+    """A task has said how far it is. Call it only while `listening`."""
+    _tell("RunProgress", run, done, total, message)
 
 
 def reused(run: BaseTaskRun[object], why: str) -> None:

@@ -207,7 +207,8 @@ class Engine(AbstractAction):
             critical: as an action of another engine: when it fails, everything else there is stopped.
             window: how many of its actions may run at once (those that run forever don't count); None: all.
             stop_on_failure: when an action fails, stop all others; else those that don't require it go on.
-            observers: called with every NodeStarted and NodeEnded of its actions; `event.target` is the action.
+            observers: called with every NodeStarted and NodeEnded of its actions; `event.target` is the action. And with the
+                RunProgress of their runs.
 
         Raises:
             UsageError: one of them is no action, or `window` is no positive whole number.

@@ -71,7 +71,7 @@ class Engine:
             window: how many nodes may run at once (those that run forever don't count); None: as many as the runners take.
             stop_on_failure: when a node fails, stop all others; else those that don't need it go on.
             volatile: targets to be made anew by each `orchestrate()`, with all that depends on them.
-            observers: called with every event of this engine's nodes.
+            observers: called with every event of this engine's nodes, and with the RunProgress of their runs.
 
         Raises:
             UsageError: `window` is no positive whole number, `runner` no class of TaskRun, `volatile` or `observers` no list,

@@ -30,6 +30,7 @@ __all__ = [
     "ObserverFailed",
     "RunEnded",
     "RunPending",
+    "RunProgress",
     "RunRetrying",
     "RunReused",
     "RunStarted",
@@ -74,6 +75,22 @@ class RunPending(_RunEvent):
 class RunStarted(_RunEvent):
     """An attempt was started."""
 
+    at: float = field(default_factory=time.monotonic, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgress(_RunEvent):
+    """A task has said how far it is (`woflo.progress`): told at most every 0.1 s, and the last one before the end.
+
+    Attributes:
+        done: how much is done, in the task's own unit.
+        total: how much there is to do; None if the task didn't say. May be less than `done`.
+        message: what it is at.
+    """
+
+    done: float
+    total: float | None
+    message: str
     at: float = field(default_factory=time.monotonic, kw_only=True)
 
 
@@ -242,6 +259,9 @@ def _told(event: Event) -> str:
         )
     if isinstance(event, RunPending):
         return f"{event.run} is pending"
+    if isinstance(event, RunProgress):
+        of = "" if event.total is None else f" of {event.total:g}"
+        return f"{event.run}: {event.done:g}{of} done" + (f", {event.message}" if event.message else "")
     return repr(event)
 
 

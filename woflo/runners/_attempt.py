@@ -25,7 +25,7 @@ __all__ = ["Call", "current_run", "stop_requested"]
 GRACE = 1.0  # seconds between asking an attempt to end and ending it, unless the caller says otherwise
 
 current: ContextVar[BaseTaskRun[Any] | None] = ContextVar("woflo.current_run", default=None)
-attempt_here: ContextVar[int] = ContextVar("woflo.attempt", default=0)  # set where one attempt can outlive another
+attempt_here: ContextVar[int] = ContextVar("woflo.attempt", default=0)  # set where one attempt can follow another
 
 
 def current_run() -> BaseTaskRun[Any] | None:
@@ -80,10 +80,9 @@ def attempt(run: BaseTaskRun[Any]) -> Result[Any]:
     task = run.task
     limit = task.timeout
     token = current.set(run)
-    if limit is None:
-        begun = 0.0
-    else:
-        begun = monotonic()
+    begun = 0.0 if limit is None else monotonic()
+    simple = task.simple
+    if not simple:
         here = attempt_here.set(run.attempt)
     try:
         value = task.fn(*run.args, **run.kwargs)
@@ -94,7 +93,7 @@ def attempt(run: BaseTaskRun[Any]) -> Result[Any]:
         result = failure_from(run, error)
     finally:
         current.reset(token)
-        if limit is not None:
+        if not simple:
             attempt_here.reset(here)
     if limit is not None and (elapsed := monotonic() - begun) > limit and not isinstance(result, StoppedFailure):
         return late(run, elapsed, run._where)

@@ -16,13 +16,13 @@ from _thread import get_ident
 from time import monotonic
 
 from woflo import _collector
-from woflo.runners import _attempt, _poller, _process, _shipping, _tree
+from woflo.runners import _attempt, _poller, _process, _progress, _shipping, _tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
-    from typing import Any
+    from typing import Any, ClassVar
 
     from woflo.runners._slots import Slots
 
@@ -56,6 +56,7 @@ class Worker:
         "pid",
         "process_key",
         "run",
+        "sheet",
         "slots",
         "strays",
         "timed_out",
@@ -80,6 +81,7 @@ class Worker:
         self.left_group: bool = False  # whether it was in a group other than its own when it ended
         self.killer: Any = None  # the timer of its SIGKILL
         self.strays: set[int] = set()  # descendants seen outside its group, where no signal of ours reaches them
+        self.sheet: Sheet | None = None  # of its task's reports
         self.gone: bool = False  # reaped: its number may be somebody else's
 
     def wanted(self, usual: int) -> int:
@@ -103,11 +105,12 @@ class Worker:
         if kind not in _shipping.KINDS or (kind != _shipping.LARGE and size > 2 * _shipping.INLINE_BYTES):
             self.data = b""  # not ours: the task has written into the channel; what follows can't be trusted
             return None
-        if kind == _shipping.LARGE:
-            if len(data) < _shipping.HEADER_BYTES + 1 or not self.body_fds:
+        if kind in {_shipping.LARGE, _shipping.SHEET}:
+            end = _shipping.HEADER_BYTES + (kind == _shipping.LARGE)  # which says in one more byte what the file holds
+            if len(data) < end or not self.body_fds:
                 return None
-            self.data = data[_shipping.HEADER_BYTES + 1 :]
-            return data[9:10], self.body_fds.pop(0)
+            self.data = data[end:]
+            return data[9:end] or kind, self.body_fds.pop(0)
         end = _shipping.HEADER_BYTES + size
         if len(data) < end:
             return None
@@ -165,6 +168,8 @@ class Worker:
         if self.killer is not None:
             self.killer.cancel()
         self.channel.close()
+        if self.sheet is not None:
+            self.sheet.close()
         if self.process_key >= 0:
             os.close(self.process_key)
         for fd in self.body_fds:
@@ -199,6 +204,41 @@ class Worker:
         if not self.told:
             self.timed_out = True
             self.end(_attempt.GRACE)
+
+
+class Sheet:
+    """The parent's hold on what a worker's task reports: a descriptor, and what was read last when that is closed."""
+
+    __slots__ = ("_data", "fd")
+    held: ClassVar[set[Sheet]] = set()  # those that are open; guarded by the supervisor's lock, as all of this
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._data = b""
+        self.held.add(self)
+
+    def read(self) -> tuple[int, Any] | None:
+        """How many reports there were, and the newest."""
+        with _process.timers().lock:
+            if self.fd >= 0:
+                self._data = os.pread(self.fd, _progress.SHEET_BYTES, 0)
+        return _progress.read(self._data)
+
+    def close(self) -> None:
+        """Its worker has ended."""
+        if self.fd >= 0:
+            self._data = os.pread(self.fd, _progress.SHEET_BYTES, 0)
+            os.close(self.fd)
+            self.fd = -1
+            self.held.discard(self)
+
+    @classmethod
+    def abandon(cls) -> None:
+        """In a forked child: they are the parent's."""
+        while cls.held:
+            sheet = cls.held.pop()
+            os.close(sheet.fd)
+            sheet.fd = -1
 
 
 def strays(pid: int) -> list[int]:

@@ -39,7 +39,7 @@ from weakref import ref
 
 from woflo import _collector, _exceptions, _notify
 from woflo.result import DependencyFailure, Ok, StoppedFailure, WorkerFailure
-from woflo.runners import _launch, _poller, _pool_worker, _process, _ring, _shipping, _supervisor, _waiters
+from woflo.runners import _launch, _poller, _pool_worker, _process, _progress, _ring, _shipping, _supervisor, _waiters
 from woflo.runners._crew import BUDGET_NS as _BUDGET_NS
 from woflo.runners._crew import FIRST, GLUED, MEMBER, MESSAGE_BYTES, RIDER, Crew
 from woflo.runners._ring import (
@@ -50,6 +50,7 @@ from woflo.runners._ring import (
     LEAVE,
     LEAVING,
     READY,
+    SAID,
     SERIAL,
     SINCE,
     STOP,
@@ -519,16 +520,23 @@ class Pool:
         """A descriptor of ours is ready; called by the supervisor's step, with its lock held."""
         if self._ring is None:
             return
+        said = 0
         if key == self._ring.bell:
             try:
                 os.eventfd_read(key)
             except BlockingIOError:
                 pass
+            words, news = self._ring.words, self._ring.news
+            if said := words[news]:
+                words[news] = 0
         else:
             for hand in list(self._hands.values()):
                 if hand.process_key == key:
                     self._bury(hand)
         self._step()
+        if said:
+            for message in self._out.values():
+                self._look_for_reports(message)
         if self._bundles:
             _process.news.append(self.tell)
 
@@ -587,6 +595,8 @@ class Pool:
         ring, slot, seen = self._ring, message.slot, message.seen
         ends = ring.ends[slot][seen : len(message.runs)].tolist()
         number = self._public(message, ends)
+        if ring.words[ring.head(slot) + SAID] > message.serial * 512:
+            self._look_for_reports(message, seen + number)
         if not number:
             return
         begin = ring.ends[slot][seen - 1] >> 4 if seen else 0
@@ -609,6 +619,24 @@ class Pool:
             }
         message.seen += number
         self._bundles.append(bundle)
+
+    def _look_for_reports(self, message: Message, ended: int = 0) -> None:
+        """A call of a message may have reported: its run is to know. The first `ended` calls have ended. Needs the lock."""
+        ring, slot = self._ring, message.slot
+        call = ring.words[ring.head(slot) + SAID]
+        index = call - call_number(message.serial, 0)
+        if not 0 <= index < len(message.runs):  # an earlier message's
+            return
+        run = message.runs[index]
+        run._function.alone = True  # its message ends with it: never together with others
+        reports = _progress.of(run)
+        if reports.source is None:
+            sheet = ring.sheets[slot]
+            reports.source = lambda: _progress.read(sheet, call)
+            _process.news.append(lambda: reports.arrange(run))
+        reports.look()
+        if index < ended:  # the sheet may soon be another call's, and the run may end without a word
+            reports.source = None
 
     def _public(self, message: Message, ends: list[int]) -> int:
         """How many results beyond those seen are public."""
@@ -736,7 +764,7 @@ class Pool:
     def _open(self) -> None:
         """Make what the workers will share. Needs the lock."""
         slots = 3 * self.workers + 2
-        ring = Ring(slots, self.workers, _IDLE_SECONDS)
+        ring = Ring(slots, self.workers, _IDLE_SECONDS, _progress.SHEET_BYTES)
         _write_at(ring.functions, bytes(self._pickles), 0)
         self._free = list(range(slots - 1, -1, -1))
         self.supervisor.guests[ring.bell] = self

@@ -22,7 +22,7 @@ from time import monotonic_ns, sleep
 from woflo import _exceptions, _notify
 from woflo.errors import TaskStopped
 from woflo.result import Ok, StoppedFailure, TaskFailure, WorkerFailure
-from woflo.runners import _arena, _attempt, _process, _ring, _shipping, _worker, base
+from woflo.runners import _arena, _attempt, _process, _progress, _ring, _shipping, _worker, base
 from woflo.runners._arena import BACK, Arena, split
 from woflo.runners._crew import ENDED
 from woflo.runners._restore import State
@@ -35,6 +35,7 @@ from woflo.runners._ring import (
     NOTICE,
     READY,
     ROOM,
+    SAID,
     SERIAL,
     SINCE,
     TAKEN,
@@ -72,6 +73,8 @@ _armed = False  # whether SIGTERM raises TaskStopped: only while a task runs
 _call = 0  # the number of the call that runs
 _run: Any = None
 _asked = False  # whether a call was asked to stop: this worker takes no further one
+_cut = False  # whether the message ends with the call that runs: it was asked to stop, or reports progress
+_slot = 0  # of the message
 _places: tuple[_exceptions.Place, ...] = ()
 _words: Any = None
 _row = 0
@@ -114,13 +117,14 @@ def serve(
         libraries: those loaded that want to be told of a fork.
         settings: max_runs_per_worker, initializer, initargs.
     """
-    global _armed, _asked, _call, _forked, _pid, _row, _run, _signals, _words
+    global _armed, _asked, _call, _cut, _forked, _pid, _row, _run, _signals, _words
     code = 0
     try:
-        _armed = _asked = _forked = False  # this process may be the fork of a worker
+        _armed = _asked = _cut = _forked = False  # this process may be the fork of a worker
         _call = _signals = 0
         _run = None
         _pid, _words, _row = os.getpid(), ring.words, ring.row(row)
+        _blank._progress = _Opener(ring)
         os.setpgid(0, 0)
         _worker.hang_on(channel, parent)
         _worker.reset_signals(signals)
@@ -153,6 +157,9 @@ def _leave_to_the_task() -> None:
     """In a process that a task has forked: it is no worker, and SIGTERM ends it."""
     global _forked
     _forked = True
+    _blank._progress = _progress.SILENT
+    if _run is not None:
+        _run._progress = _progress.SILENT
     if _signal.getsignal(_signal.SIGTERM) is _on_term:
         try:
             _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
@@ -165,7 +172,7 @@ def _on_term(_number: int, frame: FrameType | None) -> None:
 
     More signals than the pool has sent: somebody else means whatever runs; an idle worker leaves.
     """
-    global _armed, _asked, _places, _signals
+    global _armed, _asked, _cut, _places, _signals
     if os.getpid() != _pid:
         _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
         os.kill(os.getpid(), _signal.SIGTERM)
@@ -173,7 +180,7 @@ def _on_term(_number: int, frame: FrameType | None) -> None:
     _signals += 1
     if _signals <= _words[_row + _ring.ASKED] and _words[_row + _ring.STOP] != _call:
         return
-    _asked = True
+    _asked = _cut = True
     if _run is None:  # idle: a message that it holds is given to others
         os.killpg(0, 9)
     _run._stop_asked = True
@@ -181,6 +188,42 @@ def _on_term(_number: int, frame: FrameType | None) -> None:
         _armed = False
         _places = _exceptions.stack(frame)
         raise TaskStopped
+
+
+class _Opener(_progress.Silent):
+    """Takes the first report of each call, and lets the pool know."""
+
+    __slots__ = ("_ring",)
+
+    def __init__(self, ring: Ring) -> None:
+        self._ring = ring
+
+    def report(self, run: Any, report: _progress.Report) -> None:
+        """Write it on the sheet of the message's slot, which is this call's from now on: the message ends with it."""
+        global _cut
+        call, slot, ring = _call, _slot, self._ring
+        if run is not _run:  # a thread that a call has left behind
+            return
+        _cut = True
+        writer = run._progress = _Writer(ring.sheets[slot], call)
+        writer.report(run, report)
+        ring.words[ring.head(slot) + SAID] = call
+        ring.words[ring.news] = 1
+        try:
+            os.eventfd_write(ring.bell, 1)
+        except BlockingIOError:  # it has been rung 2**64 times
+            pass
+
+
+class _Writer(_progress.Writer):
+    """Writes the reports of one call."""
+
+    __slots__ = ()
+
+    def report(self, run: Any, report: _progress.Report) -> None:
+        """Write it, unless the call has ended: the sheet may be another's."""
+        if self._key == _call:
+            super().report(run, report)
 
 
 class _Worker:
@@ -318,8 +361,9 @@ class _Worker:
 
         The units of a message that holds a call which is to be stopped are taken back before the signal is sent.
         """
-        global _run, _call, _armed
+        global _run, _call, _armed, _cut, _slot
         ring = self.ring
+        _slot = slot
         words, row, head = ring.words, ring.row(self.row), ring.head(slot)
         begin = monotonic_ns()
         words[head + SINCE] = begin
@@ -408,11 +452,11 @@ class _Worker:
             ends[index] = at << 4 | kind
             if results is not None:
                 results.release()
-            if _asked or at > _NEARLY_FULL or not glance():
+            if _cut or at > _NEARLY_FULL or not glance():
                 break
             if index == _HALF and flags & WIRED:  # so that the pool has half of the results behind it at the end
                 os.eventfd_write(ring.bell, 1)
-        _run, _call = None, 0
+        _run, _call, _cut = None, 0, _asked
         self.runs += index + 1
         if _asked or self.runs >= self.max_runs:
             words[row + LEAVING] = 1

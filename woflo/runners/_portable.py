@@ -13,7 +13,7 @@ from _thread import allocate_lock
 from collections import deque
 
 from woflo.result import WorkerFailure
-from woflo.runners import _launch, _process, _shipping
+from woflo.runners import _launch, _process, _progress, _shipping
 from woflo.runners._slots import default_size
 
 TYPE_CHECKING = False
@@ -66,17 +66,20 @@ def _carry_out(run: Any, attempt: int) -> None:
         return
     try:
         with tempfile.TemporaryDirectory(prefix="woflo-", ignore_cleanup_errors=True) as folder:
-            call, answer = os.path.join(folder, "call"), os.path.join(folder, "answer")
+            call, answer, sheet = (os.path.join(folder, name) for name in ("call", "answer", "progress"))
             with open(call, "wb") as file:
                 pickle.dump((sys.argv, attempt, run._parcel.data), file, 5)
             code = (
                 "import sys; "
                 f"sys.path[:] = {[p for p in sys.path if type(p) is str]!r}; from woflo.runners._portable import work; "
-                f"work({call!r}, {answer!r})"
+                f"work({call!r}, {answer!r}, {sheet!r})"
             )
             process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL)  # noqa: S603 - ourselves
             run.pid, run._place = process.pid, process
             run._mark_started()
+            reports = _progress.of(run)
+            reports.source = lambda: _progress.read_file(sheet)
+            reports.arrange(run)
             if run.task.timeout is not None:
                 run._clock = _process.timers().call_later(run.task.timeout, lambda: run._overdue(attempt))
                 run._attend()
@@ -84,6 +87,7 @@ def _carry_out(run: Any, attempt: int) -> None:
                 process.kill()
             status = process.wait()
             run._place = None
+            reports.look()  # the folder is about to go
             result = _read(answer)
     except OSError as error:
         name = str(error.errno)
@@ -127,8 +131,8 @@ class _File:
             shutil.copyfileobj(source, file, 1 << 20)
 
 
-def work(call: str, answer: str) -> None:
-    """In the worker: carry out the call, write the answer."""
+def work(call: str, answer: str, sheet: str) -> None:
+    """In the worker: carry out the call, write the answer; what the task reports goes to the sheet."""
     import pickle
 
     from woflo.runners import _attempt, _worker
@@ -143,6 +147,7 @@ def work(call: str, answer: str) -> None:
         _shipping.send_result(channel, _shipping.broken_call(error), ())
         return
     run.attempt = attempt
+    run._progress = _progress.SheetFile(sheet)
     result = _attempt.attempt(run)
     _worker.flush()
     _shipping.send_result(channel, result, ())

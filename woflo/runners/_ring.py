@@ -40,6 +40,7 @@ TAKEN = 0  # the worker's row + 1
 DONE = 1  # the message's serial: no more of its calls are run by this worker
 SINCE = 2  # when it was taken, CLOCK_MONOTONIC in ns
 TOOK = 3  # how long all of its calls took, ns
+SAID = 4  # the call (`call_number`) of a message of this slot that was the last to report progress
 
 # Flags of a message.
 NOTICE = 1  # the pool wants to be told when it is taken
@@ -69,8 +70,14 @@ def call_number(serial: int, index: int) -> int:
 class Ring:
     """The shared things of one pool."""
 
-    def __init__(self, slots: int, rows: int, idle_seconds: float) -> None:
+    def __init__(self, slots: int, rows: int, idle_seconds: float, sheet_bytes: int) -> None:
         """Make all of it.
+
+        Args:
+            slots: how many messages can be out at once.
+            rows: how many workers there can be.
+            idle_seconds: how long a worker waits for a message.
+            sheet_bytes: what a slot has for the progress that its call reports.
 
         Raises:
             OSError: no descriptor, memory or semaphore is to be had.
@@ -83,8 +90,10 @@ class Ring:
         self._open: list[Any] = []
         words = (rows + slots + 1) * _ROW * WORD_BYTES
         self.sent = (rows + slots) * _ROW  # the word that counts the messages sent
+        self.news = self.sent + 1  # the word that is not 0 if a call has begun to report progress
         ends = slots * CALLS * 4
-        self.memory = mmap(-1, words + ends + slots * REGION_BYTES)
+        sheets = words + ends + slots * REGION_BYTES
+        self.memory = mmap(-1, sheets + slots * sheet_bytes)
         whole = memoryview(self.memory)
         self.words = whole[:words].cast("q")
         self.ends = [whole[at : at + CALLS * 4].cast("I") for at in range(words, words + ends, CALLS * 4)]
@@ -92,6 +101,7 @@ class Ring:
         self.regions = [
             whole[at : at + REGION_BYTES] for at in range(first, first + slots * REGION_BYTES, REGION_BYTES)
         ]
+        self.sheets = [whole[at : at + sheet_bytes] for at in range(sheets, sheets + slots * sheet_bytes, sheet_bytes)]
         self.bell = self.functions = -1
         self.counters: list[int] = []  # descriptors
         self.units: list[Any] = []

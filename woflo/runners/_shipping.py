@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 INLINE_BYTES = 65536  # frames up to this size fit into an empty socket buffer (208 KiB by default) without blocking
 HEADER_BYTES = 9
-OK, FAILURE, STOPPED, LARGE, LENT, HELD, BEGUN = b"O", b"F", b"S", b"M", b"L", b"H", b"B"
-KINDS = frozenset((OK, FAILURE, STOPPED, LARGE, LENT, HELD, BEGUN))
+OK, FAILURE, STOPPED, LARGE, LENT, HELD, BEGUN, SHEET = b"O", b"F", b"S", b"M", b"L", b"H", b"B", b"P"
+KINDS = frozenset((OK, FAILURE, STOPPED, LARGE, LENT, HELD, BEGUN, SHEET))
 _SOL_SOCKET, _SCM_RIGHTS = 1 if sys.platform == "linux" else 0xFFFF, 1
 
 VIEWS = b"V"  # what lies in a large frame's file is a pickle and its buffers apart
@@ -315,6 +315,11 @@ def _send_pickled(channel: socket, kind: bytes, value: object) -> None:
         fds = array("i", [spill.file.fileno()])
         header = LARGE + spill.size.to_bytes(8, "little")
         channel.sendmsg([header + kind], [(_SOL_SOCKET, _SCM_RIGHTS, fds)])
+
+
+def send_sheet(channel: socket, fd: int) -> None:
+    """In the worker: send the descriptor of what its task reports on."""
+    channel.sendmsg([frame(SHEET)], [(_SOL_SOCKET, _SCM_RIGHTS, array("i", [fd]))])
 
 
 def _apart(buffers: list[Any]) -> Any:

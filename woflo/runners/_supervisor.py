@@ -28,7 +28,7 @@ from collections import deque
 from time import monotonic
 
 from woflo.result import StoppedFailure, WorkerFailure
-from woflo.runners import _attempt, _launch, _process, _shipping, _tree, _waiters
+from woflo.runners import _attempt, _launch, _process, _progress, _shipping, _tree, _waiters
 from woflo.runners._poller import Bell, Poller
 from woflo.runners._timers import Timers
 from woflo.runners._tree import leave_slots, slots_of
@@ -338,6 +338,8 @@ class Supervisor:
                 worker.lent = kind == _shipping.LENT
                 if worker.lent:
                     continue
+            elif kind == _shipping.SHEET:
+                self._keep_sheet(worker, _launch.Sheet(body))
             elif worker.told:
                 continue
             elif kind == _shipping.BEGUN:
@@ -357,6 +359,17 @@ class Supervisor:
                 run._clock.cancel()
             run._started = monotonic()
             run._clock = self.call_later(limit, worker.overdue)
+
+    def _keep_sheet(self, worker: Worker, sheet: _launch.Sheet) -> None:
+        """A worker's task has reported for the first time; what follows is read from the sheet. Needs the lock."""
+        run, old = worker.run, worker.sheet
+        worker.sheet = sheet
+        if old is not None:
+            old.close()
+        if run is not None and not worker.told:
+            reports = _progress.of(run)
+            reports.source = sheet.read
+            _process.news.append(lambda: reports.arrange(run))
 
     def _deafen(self, worker: Worker) -> None:
         if worker.open:
@@ -683,6 +696,7 @@ class Supervisor:
                     os.close(key)
         for guest in set(self.guests.values()):
             guest.abandon(to_worker=to_worker)
+        _launch.Sheet.abandon()
         for _, kind, body in self._finished:
             if kind is not None and isinstance(body, int):
                 os.close(body)

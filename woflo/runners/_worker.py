@@ -15,11 +15,12 @@ import _socket
 import os
 import stat
 import sys
+from _thread import RLock
 
 from woflo import _exceptions, _notify, _unseen
 from woflo.errors import TaskStopped
 from woflo.result import StoppedFailure, WorkerFailure
-from woflo.runners import _attempt, _death, _process, _shipping, _tree
+from woflo.runners import _attempt, _death, _process, _progress, _shipping, _tree
 
 try:
     import fcntl
@@ -116,8 +117,10 @@ def carry_out(
 
 
 def _main(run: BaseTaskRun[Any], channel: socket) -> None:
-    global _armed, _pid, _run
+    global _armed, _pid, _reporting, _run
     _run, _pid = run, os.getpid()
+    _reporting = RLock()
+    run._progress = _Opener(channel)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_hold_term, after_in_parent=_let_term, after_in_child=_leave_to_the_task)
     if _notify.observers:
@@ -136,6 +139,8 @@ def _main(run: BaseTaskRun[Any], channel: socket) -> None:
         _end_as_a_fork(result)
     if result is None:
         result = StoppedFailure("stopped")
+    with _reporting:  # a thread of the task may be sending the sheet: nothing else is sent meanwhile, nor after this
+        run._progress = _progress.SILENT
     run.args, run.kwargs = (), {}
     flush()
     if not _is_ours(channel):
@@ -146,6 +151,39 @@ def _main(run: BaseTaskRun[Any], channel: socket) -> None:
         finish_own_runs(result)
 
 
+class _Opener(_progress.Silent):
+    """Takes a task's first report: makes the sheet and sends it to the parent."""
+
+    __slots__ = ("_channel",)
+
+    def __init__(self, channel: socket) -> None:
+        self._channel = channel
+
+    def report(self, run: Any, report: _progress.Report) -> None:
+        """Make the sheet, if it can be made; this report is on it when the parent learns of it."""
+        with _reporting:
+            if run._progress is not self:  # another thread of the task was quicker, or the task has ended
+                run._progress.report(run, report)
+                return
+            run._progress = _progress.SILENT
+            if not _is_ours(self._channel):
+                return
+            try:
+                fd = _shipping._memory_file()
+            except OSError:
+                return
+            try:
+                writer = _progress.Writer(_progress.map_file(fd))
+                writer.report(run, report)
+                _shipping.send_sheet(self._channel, fd)
+            except (OSError, ValueError):
+                return
+            finally:
+                os.close(fd)
+            run._progress = writer
+
+
+_reporting: Any = RLock()  # held while a sheet is sent, so that no two threads send; a signal handler may report, too
 _mask: set[Any] = set()  # the signal mask before the task forked
 
 
@@ -161,6 +199,8 @@ def _let_term() -> None:
 
 def _leave_to_the_task() -> None:
     """In a process that the task forks (a multiprocessing.Pool's…): SIGTERM ends it, as it would anywhere."""
+    if _run is not None:
+        _run._progress = _progress.SILENT
     if _signal.getsignal(_signal.SIGTERM) is _on_term:
         try:
             _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar, Generic, Self, TypeVar
 
     from woflo.result import Result
+    from woflo.runners._progress import Progress
     from woflo.task import Task
 
     R = TypeVar("R", covariant=True)  # noqa: PLC0105 - as in collections.abc
@@ -78,6 +79,7 @@ class BaseTaskRun(Generic[R]):
         "_pause",
         "_phase",
         "_place",
+        "_progress",
         "_result",
         "_started",
         "_stop_asked",
@@ -104,6 +106,7 @@ class BaseTaskRun(Generic[R]):
     _place: Any  # what carries the current attempt, as the runner knows it: a thread's number, an asyncio task
     _thrown: bool  # whether TaskStopped was thrown into the current attempt (threads)
     _number: int | str  # a text if it is an item of a `map`: `3[17]`
+    _progress: Any  # what takes its reports and knows the newest, see `_progress`; None: there was none
     _owner: object  # the mark of the process that made it; None: of nobody, it can't be waited for
     _result: Result[R] | None
     _phase: str
@@ -139,7 +142,7 @@ class BaseTaskRun(Generic[R]):
         self._wanted = self._where = self._hooks = ()  # type: ignore[assignment]
         self._result = self._waiters = self._dependents = self._callbacks = None
         self._context = self.pid = self._inner = self._clock = self._pause = None
-        self._loop = self._place = None
+        self._loop = self._place = self._progress = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -216,6 +219,19 @@ class BaseTaskRun(Generic[R]):
     def seconds(self) -> float:
         """How long the current attempt has been running, or the last one ran; 0 if none has started."""
         return (self._ended or monotonic()) - self._started if self._started else 0.0
+
+    @property
+    def progress(self) -> Progress | None:
+        """The newest report of the current (or last) attempt (`woflo.progress`); None before the first."""
+        if self._result is None:
+            self._look()
+        known = self._progress
+        report = None if known is None else known.look()
+        if report is None:
+            return None
+        from woflo.runners._progress import Progress
+
+        return Progress(*report)
 
     @property
     def state(self) -> str:
@@ -552,6 +568,8 @@ class BaseTaskRun(Generic[R]):
             if pause is not None:
                 self._phase = "retrying"
                 self._ended = monotonic()
+                if self._progress is not None:
+                    self._progress.end(self)
                 _notify.retrying(self, failure, pause)
                 return pause
             result = failure
@@ -604,6 +622,8 @@ class BaseTaskRun(Generic[R]):
         if self._attended or self._pumped:
             self._forget()
         try:
+            if self._progress is not None:
+                self._progress.end(self)
             if result or isinstance(result, StoppedFailure):  # a stop is no failure to be logged
                 if _notify.listening:
                     _notify.ended(self, None if result else result)
@@ -720,6 +740,8 @@ class BaseTaskRun(Generic[R]):
         self.attempt += 1
         self.pid = None
         self._ended = 0.0
+        if self._progress is not None:
+            self._progress = self._progress.next(self)
 
     def _launch(self) -> None:
         """Start an attempt with nobody there to raise to: what goes wrong is the run's outcome."""
@@ -811,6 +833,10 @@ class BaseTaskRun(Generic[R]):
     def _whereabouts(self) -> tuple[_exceptions.Place, ...]:
         """Where the task's code is now, as far as this runner can know."""
         return ()
+
+    def _undisturbed(self, action: Callable[[], None]) -> None:
+        """In the task's own thread: do something of woflo's that nothing thrown into the task may cut short."""
+        action()
 
     def _disarm(self) -> None:
         clock, self._clock = self._clock, None

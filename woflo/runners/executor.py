@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from woflo import _exceptions
 from woflo.errors import UsageError
 from woflo.result import Failure, Ok, StoppedFailure, TaskFailure, WorkerFailure
-from woflo.runners import _process, _shipping
+from woflo.runners import _process, _progress, _shipping
 from woflo.runners._attempt import Call
 from woflo.runners.base import BaseTaskRun
 
@@ -120,6 +120,8 @@ class ExecutorTaskRun(BaseTaskRun[R]):
         word = self._word = "" if remote is False else _new_word()
         work: Callable[[], Any] = _Parcel(*_pack(self, word)) if remote else _Work(self.call, word)
         future = self._future = executor.submit(work)
+        if word:
+            self._watch_sheet(future, _sheet(word))
         if self.task.timeout is not None and remote is not False:
             self._look_whether_begun(attempt)
         future.add_done_callback(lambda future: self._returned(future, attempt, word))
@@ -152,6 +154,7 @@ class ExecutorTaskRun(BaseTaskRun[R]):
         """The executor is done with an attempt, perhaps long after that was abandoned."""
         if word:
             _take_back(word)
+            self._read_sheet(future, attempt, _sheet(word))
         if self._result is not None or self.attempt != attempt:
             return
         result: Result[Any]
@@ -165,6 +168,26 @@ class ExecutorTaskRun(BaseTaskRun[R]):
             if isinstance(result, Failure) and not result.run:
                 self._named(result)
         self.finish(result)
+
+    def _watch_sheet(self, future: Future[Any], sheet: str) -> None:
+        """A call that may be elsewhere reports on a sheet of its own, if it does."""
+        running = getattr(future, "running", None)
+        reports = _progress.of(self)
+        reports.source = lambda: _progress.read_file(sheet) if running is None or running() else None
+        reports.arrange(self)
+
+    def _read_sheet(self, future: Future[Any], attempt: int, sheet: str) -> None:
+        """What an attempt reported last; a worker that was killed has left it on its sheet."""
+        found = None if future.cancelled() or future.exception() is not None else future.result()
+        last = found.report if isinstance(found, _Packed) else None
+        if found is None and (read := _progress.read_file(sheet)) is not None:
+            last = read[1]
+            try:
+                os.unlink(sheet)
+            except OSError:  # the worker lives, and was quicker
+                pass
+        if last is not None and self.attempt == attempt and self._result is None:
+            _progress.of(self).keep(last)
 
     def _interrupt(self, grace: float) -> None:  # noqa: ARG002 - an executor can't be told how long to be patient
         future = self._future
@@ -192,7 +215,7 @@ class _Work:
     def __call__(self) -> Any:
         run: Any = self.call.run
         if run._owner is not _process.mark:  # a forked worker of the executor has inherited it
-            return _packed(self.call())
+            return _reporting(self.call, self.word)
         if run._result is not None or run._stop_asked or run.attempt != self.call.attempt:  # while it was queued
             return StoppedFailure("stopped before it was started")
         run._begun(self.call.attempt)
@@ -219,13 +242,33 @@ class _Parcel:
         # it was pickled when it had ended already, or stopped while it was queued
         if run.args is None or run._stop_asked:
             return _packed(StoppedFailure("stopped before it was started"))
-        return _packed(Call(run)())
+        return _reporting(Call(run), self.word)
 
 
 class _Packed(tuple):  # type: ignore[type-arg]
-    """A result as bytes: whether it is a value, and the pickle."""
+    """A result as bytes: whether it is a value, the pickle, and what the task reported last if it has."""
 
     __slots__ = ()
+
+    @property
+    def report(self) -> _progress.Report | None:
+        """The last report."""
+        return self[2] if len(self) > 2 else None
+
+
+def _reporting(call: Call, word: str) -> _Packed:
+    """Carry out an attempt away from its run; what it reports goes to a file as long as it runs, then with the result."""
+    if not word:
+        return _packed(call())
+    sheet = call.run._progress = _progress.SheetFile(_sheet(word))
+    packed = _packed(call())
+    last = sheet.close()
+    return packed if last is None else _Packed((*packed, last))
+
+
+def _sheet(word: str) -> str:
+    """The path of the sheet that an attempt elsewhere reports on."""
+    return f"{word}-progress"
 
 
 class _Away(BaseTaskRun[Any]):
@@ -279,7 +322,7 @@ def _packed(result: Result[Any]) -> _Packed:
 def _unpack(found: _Packed) -> Any:
     from pickle import loads
 
-    is_value, data = found
+    is_value, data, *_ = found
     try:
         value = loads(data)
     except BaseException as error:

@@ -25,6 +25,7 @@ from woflo.runners.base import BaseTaskRun
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextvars import Context
     from threading import Thread
     from typing import Any, ClassVar, TypeVar
@@ -320,6 +321,11 @@ class ThreadTaskRun(BaseTaskRun[R]):
             self._pause = None
             _waiting(False)
         return self._result is None
+
+    def _undisturbed(self, action: Callable[[], None]) -> None:
+        with _throwing:
+            if not self._thrown:  # else TaskStopped is on its way
+                action()
 
     def _interrupt(self, grace: float) -> None:  # noqa: ARG002
         if self.task.is_async:  # its loop would be torn by an exception out of nowhere; a cancellation is its own way

@@ -36,6 +36,7 @@ _STUCK = 1.0  # real seconds in which another thread may end a wait that no appo
 _READERS = (
     "engine",
     "futures",
+    "runners._progress",
     "runners._supervisor",
     "runners._waiting",
     "runners.asynchronous",

@@ -29,6 +29,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 import woflo
+from woflo.events import RunEnded, RunProgress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -183,6 +184,19 @@ async def _ahold(started: Flag, release: Flag, ended: Flag | None = None) -> str
     finally:
         if ended is not None:
             ended.set()
+
+
+def _report(started: Flag, release: Flag) -> None:
+    """Say how far it is before and after `release` is set."""
+    woflo.progress(1, 2, "half of it")
+    _hold(started, release)
+    woflo.progress(2, 2, "all of it")
+
+
+async def _areport(started: Flag, release: Flag) -> None:
+    woflo.progress(1, 2, "half of it")
+    await _ahold(started, release)
+    woflo.progress(2, 2, "all of it")
 
 
 def _stubborn(started: Flag, go: Flag) -> None:
@@ -380,6 +394,18 @@ def _in_loop(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     return asyncio.run(limited())
 
 
+def _reports_of(run: BaseTaskRun[Any], events: list[Any]) -> list[tuple[float, float | None, str]]:
+    return [
+        (event.done, event.total, event.message)
+        for event in events
+        if isinstance(event, RunProgress) and event.run == run.name
+    ]
+
+
+def _is_end_of(run: BaseTaskRun[Any], event: object) -> bool:
+    return isinstance(event, RunEnded) and event.run == run.name
+
+
 class RunnerContract:
     """The promises of a runner; subclass it, name the runner, and pytest runs them all.
 
@@ -404,6 +430,9 @@ class RunnerContract:
 
     coroutines: ClassVar[bool] = False
     """Tasks live on an event loop: the bodies that wait are coroutine functions."""
+
+    reports: ClassVar[bool] = True
+    """What a task says by ``woflo.progress`` reaches its run. False if it runs where only its result comes back from."""
 
     many: ClassVar[int] = 100
     """How many runs at once are many; fewer where starting one takes long."""
@@ -1055,6 +1084,29 @@ class RunnerContract:
         assert (name, task_name, attempt) == (run.name, "who", 1)
         assert (pid == os.getpid()) is self.in_process
         assert woflo.current_run() is None
+
+    def test_progress_arrives(self, tmp_path: Path) -> None:
+        """What a task says of how far it is can be read while it runs and after, and observers get it before the end."""
+        self.needs(self.reports, "brings back results only")
+        started, release = Flag(tmp_path / "started"), Flag(tmp_path / "release")
+        events: list[Any] = []
+        task = self.make(self.either(_report, _areport))
+        with woflo.observe(events.append):
+            if not self.runs_apart:
+                release.set()
+            run = task(started, release)
+            if self.runs_apart:
+                started.wait()
+                _until(lambda: run.progress == (1, 2, "half of it"), "the first report")
+                _until(lambda: _reports_of(run, events) == [(1, 2, "half of it")], "the event of the first report")
+                release.set()
+            assert run.wait(timeout=PATIENCE)
+            _until(lambda: any(_is_end_of(run, event) for event in events), "the event of the end")
+        assert run.progress == (2, 2, "all of it")
+        assert _reports_of(run, events) == [(1, 2, "half of it"), (2, 2, "all of it")]
+        mine = [event for event in events if event.run == run.name]
+        assert isinstance(mine[-2], RunProgress)
+        assert _is_end_of(run, mine[-1])
 
     def test_names_are_numbered(self) -> None:
         """Each run's name is its task's name and a number that grows with each call."""
