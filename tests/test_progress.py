@@ -30,6 +30,7 @@ from woflo.runners import (
     PoolTaskRun,
     SequentialTaskRun,
     ThreadTaskRun,
+    _process,
     _progress,
 )
 from woflo.runners.multiprocess import ForkProcess, ForkServerProcess, SpawnProcess
@@ -393,6 +394,18 @@ def test_reports_do_not_wait_for_the_parent(tmp_path):
     done.wait()  # nobody drives the supervisor meanwhile
     assert run.get_result(timeout=PATIENCE) is None
     assert run.progress == (100_000, 100_000, "")
+
+
+@linux
+def test_a_worker_that_is_gone_before_anybody_looks():
+    """A report and a result that both wait in the channel when the worker has ended are both read."""
+    run = task(count, runner=FORK)(3)
+    os.waitid(os.P_PID, run.pid, os.WEXITED | os.WNOWAIT)
+    supervisor = _process.timers()
+    with supervisor.lock:
+        supervisor._bury(run._worker)  # as if the poller had told of the death first
+    assert run.get_result(timeout=PATIENCE) == 3
+    assert run.progress == (3, 3, "")
 
 
 @posix

@@ -325,7 +325,7 @@ class Supervisor:
             if data:
                 worker.data += data
                 self._read_frames(worker)
-                if len(data) < _READ_BYTES:
+                if len(data) < _READ_BYTES and not ancillary:  # a read ends where a descriptor came: there may be more
                     return
                 continue
             # the end of file says nothing about a death: the task may have closed its end, a grandchild may hold it
