@@ -33,6 +33,7 @@ from woflo.runners import (
     _process,
     _progress,
 )
+from woflo.runners import executor as executor_module
 from woflo.runners.multiprocess import ForkProcess, ForkServerProcess, SpawnProcess
 from woflo.testing import PATIENCE, FakeClock, Flag
 
@@ -103,6 +104,12 @@ def until(condition):
 
 def told(events):
     return [(event.done, event.total, event.message) for event in events if isinstance(event, RunProgress)]
+
+
+def sheets():
+    """The files on which calls of other people's executors report."""
+    folder, begin = os.path.split(executor_module._begin_of_words)
+    return [name for name in os.listdir(folder) if name.startswith(begin) and name.endswith("progress")]
 
 
 def ended(events):
@@ -184,14 +191,16 @@ def report_long(text):
     return own_progress()
 
 
-def leave_a_thread(go, done):
+def leave_a_thread(go, done, reports=True):
     def later():
         go.wait()
-        woflo.progress(77)
+        for _ in range(3):
+            woflo.progress(77)
         done.set()
 
     threading.Thread(target=contextvars.copy_context().run, args=(later,), daemon=True).start()
-    woflo.progress(1)
+    if reports:
+        woflo.progress(1)
 
 
 def descriptors():
@@ -313,7 +322,7 @@ def test_an_executor_of_processes(tmp_path, seen, executor):
     assert other.progress == (5_000, 5_000, "")
     until(lambda: ended(seen[-1:]))
     assert told(seen)[-1] == (5_000, 5_000, "")
-    assert not [name for name in os.listdir(tempfile.gettempdir()) if name.startswith("woflo-") and "progress" in name]
+    assert not sheets()
 
 
 def test_an_executor_whose_worker_is_killed():
@@ -322,7 +331,7 @@ def test_an_executor_whose_worker_is_killed():
         run = task(report_and_die, runner=ExecutorTaskRun.using(pool))(8)
         assert isinstance(run.outcome(), woflo.WorkerFailure)
     assert run.progress == (8, None, "dying")
-    assert not [name for name in os.listdir(tempfile.gettempdir()) if name.startswith("woflo-") and "progress" in name]
+    assert not sheets()
 
 
 def test_an_executor_of_threads(seen):
@@ -461,23 +470,36 @@ def test_the_sheet_stays_between_parent_and_worker(tmp_path):
 
 
 @linux
-def test_each_call_of_a_pool_has_its_own():
+def test_each_call_of_a_pool_has_its_own(tmp_path):
     """Of many short calls that go together some report: each run has its own report, the others none; all values are right."""
-    few = PoolTaskRun.using(workers=2)
-    short = task(report_some, runner=few)
-    assert woflo.gather(*[short(n) for n in (1, 2, 3, 4, 5, 6)]) == [1, 2, 3, 4, 5, 6]  # measured as short
-    runs = [short(n) for n in range(400)]
+    one = PoolTaskRun.using(workers=1)
+    short = task(report_some, runner=one)
+    assert [short(n).get_result(timeout=PATIENCE) for n in (1, 2, 3, 4, 5, 6)] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+    ]  # measured as short
+    started, release = Flag(tmp_path / "started"), Flag(tmp_path / "release")
+    held = task(report_and_hold, runner=one)(started, release)
+    started.wait()
+    runs = [short(n) for n in range(400)]  # meanwhile they are packed together
+    release.set()
     assert woflo.gather(*runs) == list(range(400))
     for n, run in enumerate(runs):
         assert run.progress == ((n, 400, f"call {n}") if n % 7 == 0 else None)
+    assert held.progress == (1, None, "")
 
 
 @linux
-def test_a_thread_that_a_call_of_a_pool_leaves_behind(tmp_path):
+@pytest.mark.parametrize("reports", [True, False])
+def test_a_thread_that_a_call_of_a_pool_leaves_behind(tmp_path, reports):
     """When a call has ended its threads report nothing more, not to it and not to the next call of the worker."""
     one = PoolTaskRun.using(workers=1)
     go, done, started, release = (Flag(tmp_path / name) for name in ("go", "done", "started", "release"))
-    first = task(leave_a_thread, runner=one)(go, done)
+    first = task(leave_a_thread, runner=one)(go, done, reports)
     assert first.get_result(timeout=PATIENCE) is None
     second = task(report_and_hold, runner=one)(started, release)
     started.wait()
@@ -485,7 +507,7 @@ def test_a_thread_that_a_call_of_a_pool_leaves_behind(tmp_path):
     done.wait()
     until(lambda: second.progress is not None)
     assert second.progress == (1, None, "")
-    assert first.progress == (1, None, "")
+    assert first.progress == ((1, None, "") if reports else None)
     release.set()
     assert second.wait(timeout=PATIENCE)
 
