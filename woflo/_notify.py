@@ -16,7 +16,7 @@ from woflo import _loading
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Self
+    from typing import Any, Self
 
     from woflo.events import Event
     from woflo.result import Failure
@@ -28,6 +28,7 @@ listening = verbose  # whether successes and starts interest anybody; failures a
 
 untold: dict[BaseTaskRun[object], int] = {}  # runs whose end is being told, and the thread that does: the exit waits
 at_first_log: list[Callable[[], None]] = []  # called when loguru (and with it threading) has been imported
+forking: Any = None  # the lock under which this process forks its workers
 at_observe: list[Callable[[], None]] = []  # called when somebody has begun to observe
 
 

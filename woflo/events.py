@@ -276,11 +276,7 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127) if chr(code) no
 
 def _write(level: str, text: str, event: Event) -> None:
     """One record through loguru, with control characters escaped: a message can't forge a line's colours."""
-    if "loguru" not in sys.modules:
-        with _loading.hurry():
-            import loguru  # noqa: F401
-    from loguru import logger
-
+    logger = _logger()
     for hook in _notify.at_first_log:  # loguru's own exit function, registered just now, must not run before ours
         hook()
     names_only = {name: getattr(event, name) for name in ("run", "task", "attempt") if hasattr(event, name)}
@@ -292,6 +288,20 @@ def _write(level: str, text: str, event: Event) -> None:
         record.update(name="woflo", function=names_only.get("task", ""), line=line)
 
     logger.patch(locate).bind(**names_only).log(level, "{}", text.translate(_ESCAPES))
+
+
+def _logger() -> Any:
+    """loguru's; loaded now if need be, while no thread of ours forks.
+
+    Its hook at a fork releases all of its locks, also one that it has made since the fork began: to whoever is loading it
+    then, that is an error.
+    """
+    if "loguru" not in sys.modules:
+        with _notify.forking or _loading.hurry(), _loading.hurry():
+            import loguru  # noqa: F401
+    from loguru import logger
+
+    return logger
 
 
 def _last_resort(text: str) -> None:
@@ -315,12 +325,9 @@ def warn(text: str) -> None:
 def _say(level: str, text: str) -> None:
     """One line that belongs to no run.
 
-    The log may raise: loguru's hook at a fork releases all of its locks, also one that it has made since the fork began, in
-    another thread that is loading it. Whoever waits for a run must not get that for an answer.
+    The log may raise (see `_logger`: the program may fork too). Whoever waits for a run must not get that for an answer.
     """
     try:
-        from loguru import logger
-
-        logger.log(level, "{}", text)
+        _logger().log(level, "{}", text)
     except Exception as error:
         _last_resort(f"{text} ({_one_line(error)} while logging it)")

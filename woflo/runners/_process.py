@@ -110,5 +110,6 @@ def _start_anew() -> None:
     waiting_hooks.clear()
     _unseen.forget()
     _notify.untold.clear()
+    _notify.forking = None
     for forget in _on_fork:
         forget()

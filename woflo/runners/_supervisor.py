@@ -27,6 +27,7 @@ from _thread import RLock, allocate_lock, get_ident
 from collections import deque
 from time import monotonic
 
+from woflo import _notify
 from woflo.result import StoppedFailure, WorkerFailure
 from woflo.runners import _attempt, _launch, _process, _progress, _shipping, _tree, _waiters
 from woflo.runners._poller import Bell, Poller
@@ -69,7 +70,7 @@ class Supervisor:
     """This process's workers, pending runs and timers."""
 
     def __init__(self) -> None:
-        self.lock = RLock()  # see rule 1; re-entered by the fork hook
+        self.lock = _notify.forking = RLock()  # see rule 1; re-entered by the fork hook
         self.workers: dict[int, Worker] = {}  # by the descriptors (keys) that the poller reports
         self.guests: dict[int, Any] = {}  # pools, by keys of theirs that the poller reports: `ready(key)` is called
         self.pending: dict[Slots, deque[Any]] = {}  # runs that wait for a slot, by the slots they want
@@ -614,8 +615,6 @@ class Supervisor:
                 try:
                     self._drive_or_sleep(waiter, _waiters.RECHECK)
                 except BaseException as error:  # nothing may end the thread that others rely on
-                    from woflo import _notify
-
                     _notify.broken("woflo's background thread", error)
         finally:
             if self._background is waiter:
