@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.machinery
+import pickle
 import sys
 import threading
+import types
 
 import pytest
 
 from woflo import _loading
+from woflo.runners import _shipping
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +62,17 @@ def test_two_at_once():
     assert sys.getswitchinterval() == before
     with _loading.hurry():
         assert sys.getswitchinterval() < before
+
+
+def test_half_a_module_is_none(monkeypatch):
+    """What another thread is just importing isn't used: calls are pickled without it, as if it weren't there."""
+    name = "multiprocessing.reduction"
+    half = types.ModuleType(name)
+    half.__spec__ = importlib.machinery.ModuleSpec(name, None)
+    monkeypatch.setitem(sys.modules, name, half)
+    half.__spec__._initializing = True
+    assert _loading.loaded(name) is None
+    assert pickle.loads(_shipping._by_value([1])) == [1]
+    half.__spec__._initializing = False
+    assert _loading.loaded(name) is half
+    assert _loading.loaded("no.such.module") is None

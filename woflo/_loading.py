@@ -10,9 +10,19 @@ from __future__ import annotations
 import sys
 from _thread import allocate_lock
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _SWIFT = 0.0002  # seconds; the log takes 0.2 s then. Shorter gains nothing
 
 _one = allocate_lock()  # held by the thread that has shortened the interval; others load at the usual pace
+
+
+def loaded(name: str) -> Any:
+    """A module that is imported; None if it isn't, or another thread is just importing it and half of it isn't there."""
+    module = sys.modules.get(name)
+    return None if getattr(getattr(module, "__spec__", None), "_initializing", False) else module
 
 
 class hurry:  # noqa: N801 - read as a verb: `with hurry():`

@@ -14,7 +14,7 @@ import sys
 from _thread import get_ident
 from time import monotonic, sleep
 
-from woflo import _notify, _unseen
+from woflo import _loading, _notify, _unseen
 from woflo.result import StoppedFailure
 from woflo.runners import _attempt, _process, _waiters
 
@@ -45,11 +45,12 @@ def register() -> None:
 def hook_threads() -> None:
     """Register the earlier hook if `threading` is there; a second call does nothing."""
     global _hooked
-    if _hooked or "threading" not in sys.modules:
+    threading = _loading.loaded("threading")
+    if _hooked or threading is None:
         return
     _hooked = True
     try:
-        sys.modules["threading"]._register_atexit(_before_threads_end)  # as concurrent.futures does
+        threading._register_atexit(_before_threads_end)  # as concurrent.futures does
     except (AttributeError, RuntimeError):  # another Python, or the end has begun: the atexit function alone
         return
 

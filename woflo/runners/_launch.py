@@ -15,7 +15,7 @@ from _thread import _count as thread_count
 from _thread import get_ident
 from time import monotonic
 
-from woflo import _collector
+from woflo import _collector, _loading
 from woflo.runners import _attempt, _poller, _process, _progress, _shipping, _tree
 
 TYPE_CHECKING = False
@@ -462,7 +462,7 @@ def _name_the_risk() -> None:
     global _threads_named
     if _threads_named:
         return
-    threading = sys.modules.get("threading")
+    threading = _loading.loaded("threading")
     if threading is None:
         return
     frames, spared = _collector.frames(), (get_ident(), threading.main_thread().ident)
@@ -501,9 +501,9 @@ def _parcel(run: Any, mask: set[Any]) -> tuple[int, dict[str, Any]]:
         if fd is not None:
             trackers[name] = fd
     keys = {
-        name: bytes(sys.modules[name + ".process"].current_process().authkey)
+        name: bytes(process.current_process().authkey)
         for name in ("multiprocess", "multiprocessing")
-        if name + ".process" in sys.modules
+        if (process := _loading.loaded(name + ".process")) is not None
     }
     settings = {
         "argv": sys.argv,

@@ -14,7 +14,7 @@ from array import array
 from marshal import dumps as dumps_plain
 from marshal import loads as loads_plain
 
-from woflo import _exceptions
+from woflo import _exceptions, _loading
 from woflo.errors import UsageError
 from woflo.result import Failure, Ok, StoppedFailure, TaskFailure
 from woflo.runners import _attempt, base
@@ -95,7 +95,9 @@ def pack(run: BaseTaskRun[Any]) -> Parcel:
     """
     popen = _Popen()
     contexts = [
-        sys.modules[name] for name in ("multiprocess.context", "multiprocessing.context") if name in sys.modules
+        context
+        for name in ("multiprocess.context", "multiprocessing.context")
+        if (context := _loading.loaded(name)) is not None
     ]
     for context in contexts:
         context.set_spawning_popen(popen)
@@ -161,8 +163,8 @@ def _by_value(value: object, protocol: int = 5, buffer_callback: Any = None) -> 
 
     table: Any = cloudpickle.Pickler.dispatch_table.new_child({type(lru_cache(len)): _reduce_cached})
     for name in ("multiprocessing.reduction", "multiprocess.reduction"):  # Connections, shared memory, sockets
-        if name in sys.modules:
-            table = table.new_child(dict(sys.modules[name].ForkingPickler._extra_reducers))
+        if (module := _loading.loaded(name)) is not None:
+            table = table.new_child(dict(module.ForkingPickler._extra_reducers))
     pickler = type("Pickler", (cloudpickle.Pickler,), {"dispatch_table": table})  # read when it is made, from its class
     file = io.BytesIO()
     pickler(file, protocol, buffer_callback=buffer_callback).dump(value)

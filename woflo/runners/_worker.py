@@ -17,7 +17,7 @@ import stat
 import sys
 from _thread import RLock
 
-from woflo import _exceptions, _notify, _unseen
+from woflo import _exceptions, _loading, _notify, _unseen
 from woflo.errors import TaskStopped
 from woflo.result import StoppedFailure, WorkerFailure
 from woflo.runners import _attempt, _death, _process, _progress, _shipping, _tree
@@ -392,16 +392,16 @@ _risky = False  # a stream of the program's own was there at the fork, and threa
 
 def _settle_libraries(libraries: list[str]) -> None:
     """What multiprocessing (either of the two) and numpy want to be told in a child that they did not fork."""
-    modules = sys.modules
+    loaded = _loading.loaded
     for name in libraries:
-        process = modules.get(name + ".process")
+        process = loaded(name + ".process")
         if process is not None:
-            process._children = set()  # type: ignore[attr-defined]
-        util = modules.get(name + ".util")
+            process._children = set()
+        util = loaded(name + ".util")
         if util is not None:
             util._finalizer_registry.clear()
             util._run_after_forkers()
-    random = modules.get("numpy.random")
+    random = loaded("numpy.random")
     if random is not None:
         random.seed()  # the global generator: else all workers draw the same numbers
 
@@ -444,7 +444,7 @@ def finish_own_runs(result: Result[Any]) -> None:
 
 def leave() -> NoReturn:
     """After the result is sent: multiprocessing's clean-up (queues are flushed), then the end of the whole group."""
-    utils = [sys.modules[name]._exit_function for name in _UTILS if name in sys.modules]
+    utils = [util._exit_function for name in _UTILS if (util := _loading.loaded(name)) is not None]
     if utils:
         _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
         _signal.alarm(_LEAVE_SECONDS)
