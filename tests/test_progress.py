@@ -67,17 +67,20 @@ where_killed = pytest.mark.parametrize("runner", [ELSEWHERE[name] for name in ("
 
 @pytest.fixture(scope="module", autouse=True)
 def standing():
-    """What is started once per program is there before anything is counted."""
+    """What is started once per program is there before anything is counted, and stays till the last test."""
     multiprocessing.resource_tracker.ensure_running()
-    if sys.platform == "linux":
-        from woflo.runners import _zygote
-
-        task(int, runner=SERVER)().wait()
+    if sys.platform != "linux":
         yield
+        return
+    from woflo.runners import _zygote
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_zygote, "_IDLE_SECONDS", 600)  # on a busy machine it would leave between two tests
         if _zygote._zygote is not None:
             _zygote._zygote.close()
-    else:
+        task(int, runner=SERVER)().wait()
         yield
+        _zygote._zygote.close()
 
 
 @pytest.fixture(scope="module")
