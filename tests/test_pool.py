@@ -64,6 +64,9 @@ class TestNoSemaphores(RunnerContract):
         assert [run.get_result() for run in [call(ledger, str(number)) for number in range(500)]]
         assert sorted(map(int, ledger.lines())) == list(range(500))
         assert len(call.runner._pool._ring.counters) >= 3 * 2 + 2
+        counter = call.runner._pool._ring.units[0]
+        counter.release()
+        assert [counter.acquire(False), counter.acquire(False)] == [True, False]
 
 
 # Bodies; functions of this module, which workers find by name.
