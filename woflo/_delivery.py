@@ -4,39 +4,39 @@
                   ▲                        │                                               │
                   └──── when there is room: runs that ended, items that were handed out ◀──┘
 
-Rules. 1: items are numbered from 0 as they are drawn; one is in exactly one place: drawn and on its way, part of a live run,
-to be sent again, or among the outcomes. 2: one thread at a time draws and sends (`_drawing`); tables change under the outcomes'
-lock, which is never held while user's code runs, a run is started or a value rebuilt. 3: an iterable without a length is drawn
-from only in threads that ask the group for something; one with a length goes on by itself, in whichever thread learns that a
-run has ended. 4: an item that has begun is never sent again.
+Rules. 1: items are numbered from 0 as they are drawn; one is in exactly one place: drawn and on its way (`_sending`), part of a
+live run, to be sent again, to be told as failed, or among the outcomes. 2: one thread at a time draws and sends (`_turn`); tables
+change under the outcomes' lock, which is never held while user's code runs, a run is started or a value rebuilt. 3: an iterable
+without a length is drawn from only in threads that ask the group for something; one with a length goes on by itself, in whichever
+thread learns that a run has ended. 4: an item that has begun is never sent again. 5: an item moves from place to place in
+statements between which nothing is called, so Ctrl-C finds it in one of them; what it cuts short is done by whoever comes next.
 
-How many items go together is decided in `_sizing`; what a worker does with them, and what is known after its death, is in
-`_chunk`.
+Items are drawn in `_source`. How many go together is decided in `_sizing`; what run carries them, in `_dispatch`; what a worker
+does with them, and what is known after its death, in `_chunk`.
 """
 
 from __future__ import annotations
 
 import os
-from _thread import _local, allocate_lock
 from collections import deque
 from contextvars import copy_context
-from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from woflo import _chunk, _exceptions, _notify
+from woflo import _chunk, _dispatch, _exceptions, _notify
 from woflo._outcomes import Outcomes, Segment
 from woflo._sizing import LEAST_NS, TARGET_NS, Sizing
+from woflo._source import Batch, Source
 from woflo.errors import UsageError
 from woflo.result import Ok, StoppedFailure, TaskFailure
 from woflo.runners import _inputs, _process, _shipping
 
 try:
-    from _pickle import dumps, loads
+    from _pickle import loads
 except ImportError:
-    from pickle import dumps, loads
+    from pickle import loads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     from woflo._chunk import Ledger
@@ -54,13 +54,14 @@ _OVER_NS = 5 * TARGET_NS  # a chunk that takes longer gives back what it has not
 class _Sent:
     """What a live run carries: items from `start` on."""
 
-    __slots__ = ("items", "ledger", "start", "taken")
+    __slots__ = ("items", "ledger", "resent", "start", "taken")
 
     def __init__(self, start: int, items: Sequence[Any], ledger: Ledger | None) -> None:
         self.start = start
         self.items = items
         self.ledger = ledger  # None: a single item, by a run of its own
         self.taken = False  # somebody is dealing with its end
+        self.resent = False  # what it had not begun is to be sent again
 
 
 class _Ear:
@@ -80,9 +81,7 @@ class Delivery:
 
     Attributes:
         name: the group's.
-        size: how many items there are; None: that is not known yet.
-        drawn: how many items were drawn.
-        error: what the iterable raised.
+        source: what items are drawn from.
         live: the runs under way.
         arrived: those that have ended, and are to be dealt with.
         outcomes: what became of items.
@@ -103,12 +102,11 @@ class Delivery:
         kwargs: dict[str, Any],
         chunksize: int | None,
     ) -> None:
-        self.item_task, self._chunk_task = _variants(task)
+        self.item_task, self._chunk_task = _dispatch.variants(task)
         self.number: int = next(task.numbers)
         self.name = f"{task.name}-{self.number}"
-        self.size = size
-        self.drawn = self.greedy = 0
-        self.error: BaseException | None = None
+        self.source = Source(items, size, many=many)
+        self.greedy = 0
         self.live: dict[BaseTaskRun[Any], _Sent] = {}
         self.arrived: deque[BaseTaskRun[Any]] = deque()
         self.outcomes = Outcomes(self.name, forgets=size is None)
@@ -123,21 +121,25 @@ class Delivery:
         self._sizing = Sizing(chunksize, together=together and not (kwargs and _inputs.find((), kwargs)))
         self._forks = together and runner._inherits()
         self._context = copy_context()
-        self._owner = _process.mark
         self._lock = self.outcomes.lock
-        self._drawing = allocate_lock()
+        self._turn: dict[
+            str, object
+        ] = {}  # empty, or who draws and sends: a lock would be lost if Ctrl-C came when it had just been taken
         self._wanted = False  # somebody wants to draw and could not
-        self._source: Iterator[Any] | None = iter(items)
-        self._range: Any = items if type(items) is range else None  # travels as what it is
-        self._again: deque[tuple[int, Sequence[Any], bool]] = deque()  # to be sent again: from where, what, each alone
+        self._sending: Batch | None = None
+        self._unheard: BaseTaskRun[Any] | None = None  # live, and not asked yet to tell of its end
+        self._again: dict[int, Batch] = {}  # to be sent again, by where they start
+        # to be told as failed, by where they start; without a failure they were never drawn: stopped before
+        self._failing: dict[int, tuple[Sequence[Any], Failure | None]] = {}
         self._kept = 0
         self._ear = _Ear(self)
         self._spare: list[Ledger] = []
+        self._owner = _process.mark
 
     def finished(self) -> bool:
         """Whether all items have their outcomes."""
         with self._lock:
-            return self.size is not None and self.outcomes.done >= self.size
+            return self.source.size is not None and self.outcomes.done >= self.source.size
 
     def run_of(self, segment: Segment, place: int) -> BaseTaskRun[Any]:
         """The ended run of an item."""
@@ -175,16 +177,27 @@ class Delivery:
     def fill(self) -> None:
         """Draw and send as long as there is room; one thread at a time."""
         self._wanted = True
-        while self._wanted and self._drawing.acquire(False):
-            try:
+        me, turn = object(), self._turn
+        try:
+            while self._wanted and turn.setdefault("", me) is me:
                 self._wanted = False
                 while self._send_some():
                     pass
-            finally:
-                self._drawing.release()
+                del turn[""]
+        finally:
+            if turn.get("") is me:
+                del turn[""]
 
     def _send_some(self) -> bool:
         """Send one run's worth of items; False if there is no room or nothing left. Only in the thread that draws."""
+        if self._unheard is not None:  # Ctrl-C came meanwhile
+            self._hear(self._unheard)
+        if self._sending is not None:
+            self._send(self._sending)
+            return True
+        if self._failing:
+            self._tell_failing()
+            return True
         if self.stopped:
             self._stop_rest()
             return False
@@ -192,28 +205,42 @@ class Delivery:
         if len(self.live) >= flight:
             return False
         with self._lock:
-            again = self._again.popleft() if self._again else None
-        if again is not None:
-            self._send(*again)
-            return True
-        if self._source is None:
+            start = next(iter(self._again), None)
+            if start is not None:
+                again = self._again[start]
+                self._sending = again
+                del self._again[start]
+        if start is None:
+            number = self._room(flight, workers)
+            if number <= 0:
+                return False
+            batch = self.source.draw(number)
+            with self._lock:
+                self._sending = self.source.take(batch, number)
+            if self.source.ended:
+                self._rest_if_finished()
+                self.wake()
+        if self._sending is None:
             return False
-        number = self._sizing.size(None if self.size is None else self.size - self.drawn, workers)
-        if self.outcomes.forgets:
-            if self._sizing.fixed is None:
-                number = min(number, max(1, _WINDOW // (2 * flight)))
-            if not self.greedy:
-                room = min(_WINDOW, 2 * flight * number) - (self.drawn - self.outcomes.handed)
-                if room < number and self.live:  # else each item that is handed out would make a run of its own
-                    return False
-                number = min(number, room)
-        if number <= 0:
-            return False
-        start = self.drawn
-        items = self._draw(number)
-        if items:
-            self._send(start, items, False)
-        return bool(items)
+        self._send(self._sending)
+        return True
+
+    def _room(self, flight: int, workers: int) -> int:
+        """How many items are to be drawn now, for one run."""
+        source = self.source
+        if source.ended:
+            return 0
+        number = self._sizing.size(None if source.size is None else source.size - source.drawn, workers)
+        if not self.outcomes.forgets:
+            return number
+        if self._sizing.fixed is None:
+            number = min(number, max(1, _WINDOW // (2 * flight)))
+        if self.greedy:
+            return number
+        room = min(_WINDOW, 2 * flight * number) - (source.drawn - self.outcomes.handed)
+        if room < number and self.live:  # else each item that is handed out would make a run of its own
+            return 0
+        return min(number, room)
 
     def flight(self) -> tuple[int, int]:
         """How many runs may be on their way, and how many of them make progress at once."""
@@ -232,145 +259,117 @@ class Delivery:
         """Whether of so many chunks none would be worth its process, because only so many items may be on their way."""
         return _WINDOW // (2 * flight) * self._sizing.mean_ns < LEAST_NS
 
-    def _draw(self, number: int) -> Sequence[Any]:
-        """Items out of the iterable; fewer if it comes to its end."""
-        items: list[Any] = []
-        source = self._source
-        assert source is not None  # noqa: S101 - the caller has looked
-        error: Exception | None = None
-        if self._range is not None:
-            part: Sequence[Any] = self._range[self.drawn : self.drawn + number]
-            self._take_drawn(part, at_end=len(part) < number)
-            return part
-        try:
-            items.extend(islice(source, number))
-        except Exception as raised:  # the iterable's own: told when everything before has been
-            error = raised
-        except BaseException:
-            self._take_drawn(items, at_end=True)
-            self._fail(self.drawn - len(items), items, StoppedFailure("Ctrl-C came while items were drawn"))
-            raise
-        if self._many and set(map(type, items)) != {tuple}:
-            items, wrong = _tuples(items)
-            error = wrong or error
-        self._take_drawn(items, at_end=error is not None or len(items) < number)
-        self.error = error
-        return items
+    def _send(self, batch: Batch) -> None:
+        """Start a run of a batch, or one of each item. Only in the thread that draws; Ctrl-C, and the next one goes on."""
+        if self.standing is not None:  # the program's end waits for a group that goes on by itself
+            _process.live.add(self.standing)
+        if batch.begun:
+            self._recover(batch)
+        if not batch.place and not batch.alone and self._go_together(batch):
+            self._send_chunk(batch)
+        while batch.place < len(batch.items):
+            if self.stopped:
+                rest = batch.items[batch.place :], StoppedFailure("stopped before it was started")
+                self._failing[batch.start + batch.place] = rest
+                break
+            self._send_one(batch)
+        self._sending = None
 
-    def _take_drawn(self, items: Sequence[Any], *, at_end: bool) -> None:
-        with self._lock:
-            self.drawn += len(items)
-            if at_end:
-                self._source = None
-                self.size = self.drawn
-            elif self.size is not None and self.drawn > self.size:
-                self.size = self.drawn
-        if at_end:
-            self._rest_if_finished()
-            self.wake()
+    def _go_together(self, batch: Batch) -> bool:
+        items, sizing = batch.items, self._sizing
+        if not sizing.together or not (len(items) > 1 or sizing.probes(batch.start)):
+            return False
+        return _dispatch.is_constant(items, many=self._many) or not _dispatch.has_runs(items, many=self._many)
 
-    def _send(self, start: int, items: Sequence[Any], alone: bool) -> None:
-        """Start a run of these items, or one of each."""
-        self._stand_up()
-        sizing = self._sizing
-        if not alone and sizing.together and (len(items) > 1 or sizing.probes(start)):
-            constant = not self._many and (type(items) is range or set(map(type, items)) <= _chunk.CONSTANT)
-            if constant or not self._has_runs(items):
-                self._send_chunk(start, items, constant=constant)
-                return
-            alone = True
-        for place, item in enumerate(items):
-            try:
-                self._send_one(start + place, item)
-            except BaseException:  # Ctrl-C: the others are still to be sent
-                if rest := items[place + 1 :]:
-                    with self._lock:
-                        self._again.appendleft((start + place + 1, rest, alone))
-                raise
-
-    def _has_runs(self, items: Sequence[Any]) -> bool:
-        """Whether a run is among the arguments: such an item waits for it, and the others must not."""
-        if self._many:
-            plain = set(map(type, chain.from_iterable(items))) <= _inputs.PLAIN
-        else:
-            plain = set(map(type, items)) <= _inputs.PLAIN
-        return not plain and bool(_inputs.find(tuple(items), {}))
-
-    def _send_one(self, index: int, item: Any) -> None:
+    def _send_one(self, batch: Batch) -> None:
+        index, item = batch.start + batch.place, batch.items[batch.place]
         args = item if self._many else (item,)
         label = f"{self.number}[{index}]"
+        context = self._context.copy()
+        batch.begun = True
         try:
-            run = self._context.copy().run(_start, label, self.item_task, self._runner, args, self._kwargs)
-        except UsageError as error:
+            context.run(_dispatch.start, batch, label, self.item_task, self._runner, args, self._kwargs)
+        except Exception as error:
             failure = TaskFailure(_exceptions.safe_str(error))
             failure.__cause__ = error
-            self._fail(index, [item], failure)
+            place = batch.place + 1
+            self._failing[index] = [item], failure
+            batch.begun, batch.place = False, place
+            self._tell_failing()
             return
-        except BaseException:
-            self._fail(index, [item], StoppedFailure("Ctrl-C came while it was being started"))
-            raise
-        self._listen(run, _Sent(index, [item], None))
+        self._go_live(batch, 1)
 
-    def _send_chunk(self, start: int, items: Sequence[Any], *, constant: bool) -> None:
-        how = "arguments" if self._many else "value"
-        packed = items
-        if not self._forks and not constant:
+    def _send_chunk(self, batch: Batch) -> None:
+        """Start a run of the whole batch; if that can't be, its items are left to go alone."""
+        start, items = batch.start, batch.items
+        packed, how = items, "arguments" if self._many else "value"
+        batch.alone = True
+        if not self._forks and not _dispatch.is_constant(items, many=self._many):
             try:
-                how, packed = "pickled", self._pack(start, items)
+                how, packed = "pickled", _dispatch.pack(self.name, start, items, many=self._many)
             except UsageError:  # at least one can't travel: each for itself
-                self._send(start, items, True)
                 return
-        try:
-            ledger = self._spare.pop() if self._spare else _chunk.Ledger.make()
-        except OSError:  # no descriptor is left
-            self._send(start, items, True)
-            return
+        if self._spare:
+            batch.ledger = self._spare[-1]
+            del self._spare[-1]
+        else:
+            try:
+                batch.ledger = _chunk.Ledger.make()
+            except OSError:  # no descriptor is left
+                return
         label = f"{self.number}[{start}:{start + len(items)}]"
         budget = _OVER_NS if self._sizing.fixed is None else 0
-        args = (str(self.number), start, packed, how, self._kwargs, ledger, budget)
+        args = (str(self.number), start, packed, how, self._kwargs, batch.ledger, budget)
+        context = self._context.copy()
+        batch.begun = True
         try:
-            run = self._context.copy().run(_start_chunk, label, self._chunk_task, self._runner, args)
+            context.run(_dispatch.start_chunk, batch, label, self._chunk_task, self._runner, args)
         except UsageError:
-            self._spare.append(ledger)
-            self._send(start, items, True)
+            batch.begun = False
+            self._spare.append(batch.ledger)
+            batch.ledger = None
             return
-        except BaseException:
-            ledger.close()
-            self._fail(start, items, StoppedFailure("Ctrl-C came while it was being started"))
-            raise
-        self._listen(run, _Sent(start, items, ledger))
+        self._go_live(batch, len(items))
 
-    def _pack(self, start: int, items: Sequence[Any]) -> list[bytes]:
-        """Items as they travel, each pickled for itself: they share no argument.
-
-        Raises:
-            UsageError: one of them can't be pickled.
-        """
-        packed = []
-        for place, item in enumerate(items):
-            args = item if self._many else (item,)
-            try:
-                blob = dumps(args, 5)
-            except Exception:
-                blob = b"__main__"
-            if b"__main__" in blob:  # the worker's own __main__ may be older than what is named
-                try:
-                    blob = _shipping._by_value(args)
-                except Exception as error:
-                    raise UsageError(f"{self.name}: item {start + place} can't be pickled") from error
-            packed.append(blob)
-        return packed
-
-    def _listen(self, run: BaseTaskRun[Any], sent: _Sent) -> None:
-        """Hear of the run's end."""
+    def _go_live(self, batch: Batch, number: int) -> None:
+        """The run that was started carries so many items of its batch; hear of its end."""
+        run: Any = batch.run
+        place = batch.place + number
+        sent = _Sent(batch.start + batch.place, batch.items[batch.place : place], batch.ledger)
         with self._lock:
             self.live[run] = sent
+            self._unheard = run
+            batch.begun, batch.place, batch.run, batch.ledger = False, place, None, None
+        self._hear(run)
+
+    def _hear(self, run: BaseTaskRun[Any]) -> None:
+        """Be told of a live run's end."""
         if run._result is None and run._enlist(self._ear):
-            if run._pumped and self.standing is not None and (self._source is not None or sent.ledger is not None):
+            sent = self.live.get(run)
+            alone = sent is None or sent.ledger is None
+            if run._pumped and self.standing is not None and not (alone and self.source.ended):
                 run._attend()  # what follows must not need somebody who waits
         else:
             self.arrived.append(run)
             self.collect()
+        self._unheard = None
+
+    def _recover(self, batch: Batch) -> None:
+        """Ctrl-C came while a run was being started: it goes on if it is known, else what it was to carry has failed."""
+        number = 1 if batch.ledger is None else len(batch.items)
+        if batch.run is not None:
+            self._go_live(batch, number)
+            return
+        place, index = batch.place + number, batch.start + batch.place
+        items = batch.items[batch.place : place]
+        failure = StoppedFailure("Ctrl-C came while it was being started")
+        ledger = batch.ledger
+        with self._lock:
+            self._failing[index] = items, failure
+            batch.begun, batch.place, batch.ledger = False, place, None
+        if ledger is not None:
+            ledger.close()
+        self._tell_failing()
 
     # ------------------------------------------------------------------ runs that end
 
@@ -384,13 +383,14 @@ class Delivery:
             _process.step_aside()
             self.collect()
             self.fill()
-        elif not self._drawing.locked():  # else there would be room again, and drawing would go on
+        elif not self._turn:  # else there would be room again, and drawing would go on
             _process.step_aside()
             self.collect()  # nobody may ask this group again, and failures are to be told
 
     def leave(self, waiter: Any) -> None:
         """Somebody doesn't sleep any more; what it was woken for is done now, since it may not come back."""
-        self.asleep.remove(waiter)
+        if waiter in self.asleep:  # else Ctrl-C came before it was
+            self.asleep.remove(waiter)
         if self.arrived and self.standing is not None:
             self.collect()
             self.fill()
@@ -403,24 +403,29 @@ class Delivery:
         """Deal with the runs that have ended, and tell whoever sleeps: it may have looked before we were done."""
         arrived, live = self.arrived, self.live
         while arrived:
+            sent = None
             try:
-                run = arrived.popleft()
-            except IndexError:  # another thread was quicker
-                return
-            with self._lock:
-                sent = live.get(run)
-                if sent is None or sent.taken:
-                    continue
-                sent.taken = True
-            try:
+                with self._lock:
+                    if not arrived:  # another thread was quicker
+                        return
+                    run = arrived[0]
+                    known = live.get(run)
+                    if known is None or known.taken:
+                        del arrived[0]
+                        if known is None:  # or Ctrl-C came when its outcomes had just been known
+                            self._rest_if_finished()
+                        continue
+                    sent = known
+                    sent.taken = True
+                    del arrived[0]
                 if sent.ledger is None:
                     self._take_one(run, sent)
                 else:
                     self._take_chunk(run, sent, sent.ledger)
             except BaseException:  # Ctrl-C: once more, then
-                with self._lock:
+                if sent is not None:
                     sent.taken = False
-                arrived.append(run)
+                    arrived.append(run)
                 raise
             self.wake()
 
@@ -470,23 +475,25 @@ class Delivery:
                     segment.start + place, rest[place], StoppedFailure("stopped before it was started"), None
                 )
             segments.append(segment)
-        elif rest:
-            self._send_again(sent.start + begun, rest)
-        ledger.clear()
-        sent.ledger = None
+        elif rest and not sent.resent:
+            again = self._to_be_sent_again(sent.start + begun, rest)
+            with self._lock:
+                self._again |= again
+                sent.resent = True
         self._add(segments, run)
+        ledger.clear()
         self._spare.append(ledger)
         if self._rests():
             self._close_ledgers()
 
-    def _send_again(self, start: int, items: Sequence[Any]) -> None:
+    def _to_be_sent_again(self, start: int, items: Sequence[Any]) -> dict[int, Batch]:
         """Items that were in a chunk and have not begun."""
         alone = not self._sizing.together
-        with self._lock:
-            if alone or self._sizing.apart:
-                self._again.extend((start + place, items[place : place + 1], alone) for place in range(len(items)))
-            else:
-                self._again.append((start, items, False))
+        if not alone and not self._sizing.apart:
+            return {start: Batch(start, items)}
+        return {
+            start + place: Batch(start + place, items[place : place + 1], alone=alone) for place in range(len(items))
+        }
 
     def _read(
         self, run: BaseTaskRun[Any], sent: _Sent, ledger: Ledger
@@ -532,50 +539,48 @@ class Delivery:
         run._settle(run._judge(failure))
         return run
 
-    def _fail(self, start: int, items: Sequence[Any], failure: Failure) -> None:
-        """Items that no run was started for."""
-        if items:
+    def _tell_failing(self) -> None:
+        """Items that no run was started for. Only in the thread that draws."""
+        failing = self._failing
+        while failing:
+            start = next(iter(failing))
+            items, failure = failing[start]
             segment = Segment(start, [None] * len(items))
-            for place, item in enumerate(items):
-                segment.failed[place] = self._failed(start + place, item, _like(failure), None)
-            self._add([segment], None)
+            if failure is None:
+                segment.stopped = True
+            else:
+                for place, item in enumerate(items):
+                    segment.failed[place] = self._failed(start + place, item, _like(failure), None)
+            with self._lock:
+                self.outcomes.add([segment], failing, start)
+            self._rest_if_finished()
             self.wake()
 
-    def _add(self, segments: list[Segment], run: BaseTaskRun[Any] | None) -> None:
+    def _add(self, segments: list[Segment], run: BaseTaskRun[Any]) -> None:
         """Outcomes are known; `run`, which brought them, isn't live any more."""
         with self._lock:
-            self.outcomes.add(segments)
-            if run is not None:
-                self.live.pop(run, None)
+            self.outcomes.add(segments, self.live, run)
         self._rest_if_finished()
 
     # ------------------------------------------------------------------ the end
 
     def _stop_rest(self) -> None:
         """Nothing more is sent: what is left ends as stopped. Only in the thread that draws."""
+        stopped = StoppedFailure("stopped before it was started")
         with self._lock:
-            again, self._again = list(self._again), deque()
-            self._source = None
-            start, size = self.drawn, self.drawn if self.size is None else self.size
-            self.drawn = self.size = size
-        for first, items, _ in again:
-            self._fail(first, items, StoppedFailure("stopped before it was started"))
-        if size > start:
-            segment = Segment(start, [None] * (size - start))
-            segment.stopped = True
-            self._add([segment], None)
+            again: Any = {start: (batch.items, stopped) for start, batch in self._again.items()}
+            self._failing |= again
+            self._again = {}
+            self._failing |= self.source.close()
+        self._tell_failing()
         self._rest_if_finished()
         self.wake()
-
-    def _stand_up(self) -> None:
-        """Items are on their way: the program's end waits for a group that goes on by itself."""
-        if self.standing is not None:
-            _process.live.add(self.standing)
 
     def _rests(self) -> bool:
         """Whether no chunk is live and none will be."""
         with self._lock:
-            return self._source is None and not self._again and not any(sent.ledger for sent in self.live.values())
+            idle = self.source.ended and not self._again and self._sending is None
+            return idle and not any(sent.ledger for sent in self.live.values())
 
     def _rest_if_finished(self) -> None:
         """All have their outcomes: give back what is not needed any more."""
@@ -590,93 +595,20 @@ class Delivery:
     def stranded(self) -> bool:
         """Whether nothing is on its way although not all is done: something was cut short, and is lost."""
         with self._lock:
-            idle = not (self.live or self.arrived or self._again or self._drawing.locked())
-            return idle and self._source is None and not self.finished()
+            idle = not (self.live or self.arrived or self._again or self._sending or self._failing or self._turn)
+            return idle and self.source.ended and not self.finished()
 
     def _close_ledgers(self) -> None:
         while self._spare:
             self._spare.pop().close()
 
     def __del__(self) -> None:
-        if getattr(self, "_owner", None) is _process.mark:
+        if (
+            getattr(self, "_owner", None) is _process.mark
+        ):  # else Ctrl-C came before it was whole, or it is another process's
             if self.arrived:
                 self.collect()
             self._close_ledgers()
-
-
-class _Label(_local):
-    """The number of the run that this thread is about to start, if it is one of a group."""
-
-    next: str = ""
-
-
-_label = _Label()
-
-
-class _Numbers:
-    """The numbers of runs of a group; of others (an item asks its run for its task, and calls that) the task's own."""
-
-    def __init__(self, others: Iterator[int]) -> None:
-        self.others = others
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        label, _label.next = _label.next, ""
-        return label or next(self.others)
-
-
-def _variants(task: Task[..., Any, Any]) -> tuple[Task[..., Any, Any], Task[..., Any, Any]]:
-    """The task whose runs are items of a group, and the one whose runs are chunks of them.
-
-    Made once per task, since a pool keeps what it knows of a task by its identity.
-    """
-    found: Any = vars(task).get("_mapped")
-    if found is None or found[0].fn is not task.fn:  # else it is of the function that this method was bound from
-        numbers = _Numbers(task.numbers)
-        if task.cache is not None:
-            task._memory("map")  # shared with the variant
-        item, chunk = (type(task).__new__(type(task)) for _ in range(2))
-        vars(item).update(vars(task), numbers=numbers)
-        vars(chunk).update(vars(task), numbers=numbers, fn=_chunk.Chunk(task), is_async=False, simple=True, _apart=True)
-        found = vars(task)["_mapped"] = item, chunk
-    return found  # type: ignore[no-any-return]
-
-
-def _start(
-    label: str, task: Task[..., Any, Any], runner: type[BaseTaskRun[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> BaseTaskRun[Any]:
-    inputs = _inputs.find(args, kwargs)
-    _label.next = label
-    try:
-        if task.cache is not None:
-            run: BaseTaskRun[Any] = task._memory("").call(task, runner, args, dict(kwargs), inputs)
-            return run
-        return runner.submit(task, args, dict(kwargs), inputs)
-    finally:
-        _label.next = ""
-
-
-def _start_chunk(
-    label: str, task: Task[..., Any, Any], runner: type[BaseTaskRun[Any]], args: tuple[Any, ...]
-) -> BaseTaskRun[Any]:
-    _label.next = label
-    try:
-        return runner.submit(task, args, {}, [])
-    finally:
-        _label.next = ""
-
-
-def _tuples(items: list[Any]) -> tuple[list[Any], Exception | None]:
-    """Each item as a tuple of arguments, and what was wrong with the first that can't be one."""
-    found: list[Any] = []
-    for item in items:
-        try:
-            found.append(tuple(item))
-        except Exception as error:
-            return found, error
-    return found, None
 
 
 def _like(failure: Failure) -> Failure:

@@ -82,8 +82,9 @@ class RunGroup(Generic[R]):
             delivery.standing = _Standing(self)
             if not _process.prepared:
                 _process.prepare()
-            _process.live.add(delivery.standing)
         try:
+            if size is not None:
+                _process.live.add(delivery.standing)
             delivery.fill()
         except BaseException:  # Ctrl-C: nobody has the group to stop it
             self.stop(wait=False)
@@ -97,11 +98,11 @@ class RunGroup(Generic[R]):
         Raises:
             TypeError: the iterable has no length, and has not come to its end.
         """
-        if self._delivery.size is None:
+        if self._delivery.source.size is None:
             raise TypeError(
                 f"{self.name}: how many items there are is not known before its iterable, which has no len(), has come to its end"
             )
-        return self._delivery.size
+        return self._delivery.source.size
 
     def __iter__(self) -> RunStream[R]:
         return RunStream(self, self._cursor_for(ordered=True), None)
@@ -214,9 +215,9 @@ class RunGroup(Generic[R]):
 
     def __repr__(self) -> str:
         of = (
-            f"{self._outcomes.done} of {self._delivery.size}"
-            if self._delivery.size is not None
-            else f"{self._outcomes.done} of {self._delivery.drawn} drawn"
+            f"{self._outcomes.done} of {self._delivery.source.size}"
+            if self._delivery.source.size is not None
+            else f"{self._outcomes.done} of {self._delivery.source.drawn} drawn"
         )
         failed = f", {self._outcomes.failures} failed" if self._outcomes.failures else ""
         return f"<RunGroup {self.name} {of} ended{failed}{', stopped' if self._delivery.stopped else ''}>"
@@ -243,8 +244,8 @@ class RunGroup(Generic[R]):
             self._wait_until(enough, deadline, timeout)
         finally:
             self._delivery.greedy -= 1
-        if self._delivery.error is not None and not (hasty and self._outcomes.first_failed is not None):
-            raise self._delivery.error
+        if self._delivery.source.error is not None and not (hasty and self._outcomes.first_failed is not None):
+            raise self._delivery.source.error
 
     async def _get_results_soon(self) -> list[R]:
         self._check_owner()
@@ -257,8 +258,8 @@ class RunGroup(Generic[R]):
                 )
         finally:
             self._delivery.greedy -= 1
-        if self._delivery.error is not None and self._outcomes.first_failed is None:
-            raise self._delivery.error
+        if self._delivery.source.error is not None and self._outcomes.first_failed is None:
+            raise self._delivery.source.error
         return self._collected("raise")
 
     def _wait_until(self, enough: Callable[[], bool], deadline: float | None, timeout: float | None) -> None:
@@ -276,8 +277,8 @@ class RunGroup(Generic[R]):
                 if deadline is not None and monotonic() >= deadline:
                     left = (
                         "items"
-                        if self._delivery.size is None
-                        else f"{self._delivery.size - self._outcomes.done} of {self._delivery.size} items"
+                        if self._delivery.source.size is None
+                        else f"{self._delivery.source.size - self._outcomes.done} of {self._delivery.source.size} items"
                     )
                     raise WaitTimeout(f"{self.name} ({left})", timeout or 0.0)
                 self._sleep(enough, deadline)
@@ -288,8 +289,8 @@ class RunGroup(Generic[R]):
 
     def _sleep(self, enough: Callable[[], bool], deadline: float | None) -> None:
         waiter = Waiter()
-        self._delivery.asleep.append(waiter)
         try:
+            self._delivery.asleep.append(waiter)
             if self._delivery.arrived or enough():
                 return
             live = list(self._delivery.live)
@@ -319,9 +320,9 @@ class RunGroup(Generic[R]):
             return
         loop = get_running_loop()
         waiter = AsyncWaiter(loop)
-        self._delivery.asleep.append(waiter)
         detach = None
         try:
+            self._delivery.asleep.append(waiter)
             if self._delivery.arrived or enough():
                 return
             first = next((run for run in list(self._delivery.live) if run._pumped), None)
@@ -417,8 +418,8 @@ class RunStream(Generic[R]):
         delivery = self._group._delivery
         if not delivery.finished() or delivery.outcomes.has_next(self._cursor):
             return False
-        if delivery.error is not None:
-            raise delivery.error
+        if delivery.source.error is not None:
+            raise delivery.source.error
         return True
 
 

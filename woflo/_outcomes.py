@@ -66,23 +66,32 @@ class Outcomes:
         self.done = self.failures = self.handed = 0
         self.first_failed: tuple[Segment, int] | None = None
         self._segments: dict[int, Segment] = {}
-        self._history: deque[Segment] | list[Segment] = deque() if forgets else []
+        self._history: Any = deque() if forgets else []  # segments
         self._cursor: Cursor | None = None  # the one, where what was handed out is forgotten
 
-    def add(self, segments: list[Segment]) -> None:
-        """Outcomes are known."""
+    def add(self, segments: list[Segment], leaving: dict[Any, Any], key: Any) -> None:
+        """Outcomes are known, and what they are of leaves the place where it was: `leaving[key]`.
+
+        Ctrl-C finds both or neither: what changes does so in statements between which nothing is called.
+        """
         with self.lock:
+            known = {segment.start: segment for segment in segments}
+            first = self.first_failed
+            failures = 0
             for segment in segments:
-                self._segments[segment.start] = segment
-                if not (self._cursor is not None and self._cursor.ordered):
-                    self._history.append(segment)
-                self.done += len(segment.values)
-                self.failures += len(segment.values) if segment.stopped else len(segment.failed)
+                failures += len(segment.values) if segment.stopped else len(segment.failed)
                 if segment.stopped or segment.failed:
                     place = 0 if segment.stopped else min(segment.failed)
-                    known = self.first_failed
-                    if known is None or segment.start + place < known[0].start + known[1]:
-                        self.first_failed = segment, place
+                    if first is None or segment.start + place < first[0].start + first[1]:
+                        first = segment, place
+            done = sum(len(segment.values) for segment in segments)
+            history = [] if self._cursor is not None and self._cursor.ordered else segments
+            self._segments |= known
+            self._history += history
+            self.done += done
+            self.failures += failures
+            self.first_failed = first
+            leaving.pop(key, None)
 
     def cursor(self, *, ordered: bool) -> Cursor:
         """A place to begin at.
@@ -126,25 +135,22 @@ class Outcomes:
             segment = cursor.segment
             if segment is None:
                 segment = self._segments[cursor.at] if cursor.ordered else self._history[cursor.at]
-                cursor.segment, cursor.offset = segment, 0
-            place = cursor.offset
-            cursor.offset += 1
-            if cursor.offset == len(segment.values):
-                self._leave(cursor, segment)
+            place, number = cursor.offset, len(segment.values)
+            # from here on nothing is called: Ctrl-C finds the item handed out or not
+            cursor.segment, cursor.offset = segment, place + 1
+            if place + 1 == number:
+                cursor.segment, cursor.offset = None, 0
+                if cursor.ordered:
+                    cursor.at += number
+                elif not self.forgets:
+                    cursor.at += 1
+                if self.forgets:
+                    del self._segments[segment.start]
+                    if not cursor.ordered:
+                        del self._history[0]
             if self.forgets:
                 self.handed += 1
             return segment, place
-
-    def _leave(self, cursor: Cursor, segment: Segment) -> None:
-        cursor.segment = None
-        if cursor.ordered:
-            cursor.at += len(segment.values)
-        elif not self.forgets:
-            cursor.at += 1
-        if self.forgets:
-            del self._segments[segment.start]
-            if isinstance(self._history, deque) and not cursor.ordered:
-                self._history.popleft()
 
     def in_order(self) -> Iterator[Segment]:
         """All segments, as long as there is no gap."""

@@ -5,7 +5,9 @@ made with unfinished inputs; the thread that learns the end of an input comes he
 became ready. The table is made anew when most of it is history, so a program that never comes to rest doesn't grow.
 
 Rule 1: `_lock` is held while the table changes, never while a run begins or is told.
-Rule 2: a run is begun by `_waiters.one_after_the_other`: one that ends within its beginning lengthens a queue, not the stack.
+Rule 2: where Ctrl-C comes in between, the table is made anew of what the unfinished runs know; a run begins once, however often
+it is found.
+Rule 3: a run is begun by `_waiters.one_after_the_other`: one that ends within its beginning lengthens a queue, not the stack.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from woflo import _notify
 from woflo._scheduler import Scheduler
 from woflo.result import DependencyFailure
 from woflo.runners import _inputs, _process, _waiters
-from woflo.runners._attempt import failure_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class _Table:
     def add(self, run: BaseTaskRun[Any], inputs: list[BaseTaskRun[Any]]) -> list[BaseTaskRun[Any]]:
         """Take a run that waits for these; returns those of them that are to be watched from now on."""
         scheduler, numbers = self.scheduler, self.numbers
+        if run in numbers:  # by `_mend`
+            return []
         for one in inputs:
             if one not in numbers:  # it waits for nothing that we know of: it is at work somewhere
                 scheduler.extend([()], ordered=True)
@@ -56,6 +59,8 @@ class _Table:
 
     def ended(self, run: BaseTaskRun[Any]) -> list[BaseTaskRun[Any]]:
         """A watched run has ended; returns those that wait for nothing any more."""
+        if run not in self.watched:  # told twice
+            return []
         self.watched.discard(run)
         self._done(run, failed=not run._result)
         free = []
@@ -105,29 +110,69 @@ def wait_for_inputs(run: BaseTaskRun[Any], inputs: list[BaseTaskRun[Any]]) -> No
         return
     if _notify.listening:
         _notify.pending(run)
-    with _lock:
-        new = _table.add(run, unfinished)
-    for one in new:
-        one._before(lambda one=one: _ended(one))  # type: ignore[misc]
+    try:
+        with _lock:
+            new = _table.add(run, unfinished)
+        for one in new:
+            _watch(one)
+    except BaseException:  # Ctrl-C
+        _mend()
+        raise
+
+
+def _watch(run: BaseTaskRun[Any]) -> None:
+    run._before(lambda: _ended(run))
 
 
 def _ended(run: BaseTaskRun[Any]) -> None:
-    with _lock:
-        free = _table.ended(run)
+    try:
+        with _lock:
+            free = _table.ended(run)
+        _begin_all(free)
+    except BaseException:  # Ctrl-C
+        _mend()
+        raise
+
+
+def _begin_all(free: list[BaseTaskRun[Any]]) -> None:
     if free:
         _waiters.one_after_the_other([lambda one=one: _begin(one) for one in free])  # type: ignore[misc]
 
 
+def _mend() -> None:
+    """Make the table anew, and begin what may."""
+    global _table
+    from graphlib import TopologicalSorter
+
+    new, free = [], []
+    with _lock:
+        _table = _Table()
+        waiting = {run: run._wanted for run in list(_process.live) if run._result is None and run._wanted}
+        for run in TopologicalSorter(waiting).static_order():
+            unfinished = [one for one in waiting.get(run, ()) if one._result is None]
+            if unfinished:
+                new += _table.add(run, unfinished)
+            elif run in waiting:
+                free.append(run)
+    for run in new:
+        _watch(run)
+    _begin_all(free)
+
+
 def _begin(run: BaseTaskRun[Any]) -> None:
     """All inputs have ended: begin, or end because of those that failed."""
-    if run._result is not None:  # stopped meanwhile
+    inputs = run._wanted
+    if run._result is not None or not inputs:  # stopped meanwhile, or begun already
         return
-    inputs, run._wanted = run._wanted, ()
-    failures: dict[str, Any] = {one.name: one._result for one in inputs if not one._result}
-    if failures:
-        run._settle(run._named(DependencyFailure(failures)))
-        return
-    go_on(run, lambda: _inputs.substitute(run.args, run.kwargs, lambda one: one._result.value))
+    try:
+        failures: dict[str, Any] = {one.name: one._result for one in inputs if not one._result}
+        run._wanted = ()
+        if failures:
+            run._settle(run._named(DependencyFailure(failures)))
+            return
+        go_on(run, lambda: _inputs.substitute(run.args, run.kwargs, lambda one: one._result.value))
+    except BaseException as error:  # Ctrl-C
+        run._lay_down(error)
 
 
 def go_on(run: BaseTaskRun[Any], arguments: Callable[[], tuple[Any, Any]] | None = None) -> None:
@@ -141,4 +186,4 @@ def go_on(run: BaseTaskRun[Any], arguments: Callable[[], tuple[Any, Any]] | None
         if run._stop_asked:
             run._end_what_began()
     except BaseException as error:
-        run._settle(run._judge(failure_from(run, error)))
+        run._lay_down(error)

@@ -404,20 +404,11 @@ class Supervisor:
 
     def _tell(self) -> None:
         """Finish the runs whose workers have reported or died, and do what is due. No lock is held."""
-        news = _process.news
         try:
-            while news:
-                try:
-                    item = news.popleft()
-                except IndexError:  # another thread took it
-                    break
-                item()
+            while _process.news:
+                self._tell_news()
             while self._finished:
-                try:
-                    worker, kind, body = self._finished.popleft()
-                except IndexError:
-                    break
-                self._take(worker, kind, body)
+                self._take_finished()
             while (timer := self._due()) is not None:
                 action = timer.action
                 if action is not None:
@@ -427,22 +418,42 @@ class Supervisor:
             self._torn = True
             raise
 
-    def _take(self, worker: Worker, kind: bytes | None, body: Any) -> None:
-        """Hand a result or a death to its run."""
-        run = worker.run
-        if run is None:  # taken before: a repair that came in between had it for lost
-            return
-        attempt = run.attempt
+    def _tell_news(self) -> None:
+        """Tell the first of the news."""
+        item = None
         try:
-            self._taking.add(worker)
-            run._take(worker, kind, body)
+            with self.lock:  # another thread may take it; nothing is called in between, where Ctrl-C could come
+                if _process.news:
+                    item = _process.news[0]
+                    del _process.news[0]
+            if item is not None:
+                item()
         except KeyboardInterrupt:
-            _process.news.append(lambda: run._mend(attempt, StoppedFailure(_CUT_SHORT)))
-            self.wake()
+            if item is not None:
+                _process.news.appendleft(item)
+            raise
+
+    def _take_finished(self) -> None:
+        """Hand the first result or death to its run."""
+        worker = run = None
+        try:
+            with self.lock:
+                if self._finished:
+                    worker, kind, body = self._finished[0]
+                    run, attempt = worker.run, worker.run and worker.run.attempt
+                    self._taking.add(worker)
+                    del self._finished[0]
+            if run is not None:  # else taken before: a repair that came in between had it for lost
+                run._take(worker, kind, body)
+        except KeyboardInterrupt:
+            if run is not None:
+                _process.news.append(lambda: run._mend(attempt, lambda: run._take(worker, kind, body)))
+                self.wake()
             raise
         finally:
-            worker.run = None  # a dead worker's handle must not keep its run
-            self._taking.discard(worker)
+            if worker is not None:
+                worker.run = None  # a dead worker's handle must not keep its run
+                self._taking.discard(worker)
 
     def _due(self) -> Timer | None:
         if not self._timers.heap:

@@ -159,12 +159,14 @@ def one_after_the_other(starts: list[Callable[[], None]]) -> None:
     if queue is not None:
         queue.extend(starts)
         return
-    _here.starts = queue = deque(starts)
+    queue = deque(starts)
     try:
+        _here.starts = queue
         _drain(queue)
     finally:
-        _drain(queue)  # Ctrl-C must not lose the others
         _here.starts = None
+        if queue:  # Ctrl-C must not lose the others
+            one_after_the_other(list(queue))
 
 
 def start_queued() -> None:
@@ -175,4 +177,10 @@ def start_queued() -> None:
 
 def _drain(queue: deque[Callable[[], None]]) -> None:
     while queue:
-        queue.popleft()()
+        start = queue[0]
+        del queue[0]
+        try:
+            start()
+        except KeyboardInterrupt:  # it may not have begun; one that has does nothing
+            queue.appendleft(start)
+            raise

@@ -601,6 +601,14 @@ class BaseTaskRun(Generic[R]):
         keeper = self.task.keeper
         if keeper is not None and keeper.holds(self, result):
             return
+        try:
+            self._settle_and_tell(result)
+        except BaseException:  # Ctrl-C
+            if self._result is result:
+                self._tell_again()
+            raise
+
+    def _settle_and_tell(self, result: Result[R]) -> None:
         with _process.state:
             if self._result is not None:
                 return
@@ -612,7 +620,7 @@ class BaseTaskRun(Generic[R]):
                     self._tell_item(result)
                 if not isinstance(result, StoppedFailure):
                     _unseen.add(result, self.name)
-            if told and (_notify.listening or not result):
+            if not told or _notify.listening or not result:
                 _notify.untold[self] = get_ident()  # before the outcome can be seen: the program may end with it
             self._result = result
         if self._clock is not None:
@@ -630,8 +638,11 @@ class BaseTaskRun(Generic[R]):
             else:
                 _notify.ended(self, result)
         finally:
-            _notify.untold.pop(self, None)
+            if told:
+                _notify.untold.pop(self, None)
             self._tell_all()
+            if not told:
+                _notify.untold.pop(self, None)
 
     def _tell_all(self) -> None:
         supervisor = _process.supervisor
@@ -671,16 +682,30 @@ class BaseTaskRun(Generic[R]):
             self._tell_callbacks()
 
     def _tell_waiters(self) -> None:
-        with _process.state:
-            waiters, self._waiters = self._waiters, None
-        for waiter in waiters or ():
-            waiter.signal(self)
+        waiters = None
+        try:
+            with _process.state:
+                waiters, self._waiters = self._waiters, None
+            for waiter in waiters or ():
+                waiter.signal(self)
+        except KeyboardInterrupt:
+            if waiters:  # being told twice does no harm
+                with _process.state:
+                    self._waiters = [*waiters, *(self._waiters or ())]
+            raise
 
     def _tell_dependents(self) -> None:
-        with _process.state:
-            dependents, self._dependents = self._dependents, None
-        if dependents:
-            _waiters.one_after_the_other(dependents)
+        dependents = None
+        try:
+            with _process.state:
+                dependents, self._dependents = self._dependents, None
+            if dependents:
+                _waiters.one_after_the_other(dependents)
+        except KeyboardInterrupt:
+            if dependents:  # they may not have been taken over; those that were do nothing when told twice
+                with _process.state:
+                    self._dependents = [*dependents, *(self._dependents or ())]
+            raise
 
     def _tell_callbacks(self) -> None:
         with _process.state:
@@ -716,8 +741,8 @@ class BaseTaskRun(Generic[R]):
                 self.finish(self._named(WorkerFailure("Ctrl-C came while its next attempt was being started")))
             raise
 
-    def _mend(self, attempt: int, failure: Failure) -> None:
-        """Ctrl-C came while the attempt's result was being dealt with: do what it cut short, or say that the result is lost."""
+    def _mend(self, attempt: int, again: Callable[[], None]) -> None:
+        """Ctrl-C came while the attempt's result was being dealt with: do what it cut short, if need be from the beginning."""
         if self._result is not None:
             self._tell_again()
         elif self.attempt == attempt and self._phase == "retrying":
@@ -726,7 +751,7 @@ class BaseTaskRun(Generic[R]):
             self._attend()
         elif self.attempt == attempt:
             self._concluded = 0
-            self.finish(self._named(failure))
+            again()
 
     def _tell_again(self) -> None:
         """It has its outcome: do what is left to be done after that, if anything."""
@@ -748,9 +773,21 @@ class BaseTaskRun(Generic[R]):
         try:
             self._start_attempt()
         except BaseException as error:
-            self._settle(self._judge(failure_from(self, error)))
+            self._lay_down(error)
         if self._stop_asked:  # it was stopped while it was being started: the stop may have found nothing to end
             self._end_what_began()
+
+    def _lay_down(self, error: BaseException) -> None:
+        """What went wrong while it was being started, with nobody there to raise to, is its outcome; Ctrl-C goes on.
+
+        It may have begun when Ctrl-C came, and is ended.
+        """
+        if not _exceptions.is_interrupt(error):
+            self._settle(self._judge(failure_from(self, error)))
+            return
+        if self._result is None:
+            self.stop(wait=False)
+        raise error
 
     def _end_what_began(self) -> None:
         if self._result is None and self._phase != "running":

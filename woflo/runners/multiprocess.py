@@ -11,7 +11,7 @@ import sys
 from contextvars import copy_context
 from time import monotonic
 
-from woflo import _notify
+from woflo import _exceptions, _notify
 from woflo.errors import UsageError
 from woflo.result import Failure, Ok, StoppedFailure, WorkerFailure
 from woflo.runners import _attempt, _death, _portable, _process, _shipping, _supervisor
@@ -195,16 +195,14 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
             file = body if isinstance(body, int) else None
             try:
                 kind, value = _shipping.load_result(kind, b"" if file is not None else body, file)
-            except KeyboardInterrupt as error:
-                self.finish(self._named(_shipping.broken_result(error)))
-                raise
             except BaseException as error:
+                if _exceptions.is_interrupt(error):  # this will be called again
+                    raise
                 result = self._named(_shipping.broken_result(error))
             else:
                 result = self._meaning(worker, kind, value)
-            finally:
-                if file is not None:
-                    os.close(file)
+            if file is not None:
+                os.close(file)
         if worker.strays:
             _death.name_strays(self, worker.strays, result)
         if not self._stop_asked:

@@ -39,6 +39,16 @@ __all__ = ["ThreadTaskRun"]
 _IDLE_SECONDS = 1.0  # a thread without work ends after this; starting one costs 50 µs
 
 
+class _Place:
+    """Of a thread that is about to be started."""
+
+    __slots__ = ("held", "number")
+
+    def __init__(self) -> None:
+        self.number = -1
+        self.held = False  # counted, and neither taken by its thread nor given back
+
+
 class _Pool:
     """The threads of one runner class. `lock` is held for a few instructions around each hand-over."""
 
@@ -66,36 +76,51 @@ class _Pool:
         milliseconds. As long as the queue holds a run, a thread is searching or no more are allowed.
         """
         self.queue.append(run)
-        if self.searching:  # it looks at the queue after it has cleared the flag
-            return
-        with self.lock:
-            if self.searching or not self._call():
-                return
-        self._start_thread()
+        if not self.searching:  # else it looks at the queue after it has cleared the flag
+            self._call()
 
-    def _call(self) -> bool:
-        """Wake a sleeping thread; True if a new one has to be started instead. Needs the lock."""
-        if self.idle:
-            self.searching = True
-            self.idle.pop().release()
-        elif self.threads - self.waiting < self.size:
-            self.searching = True
-            self.threads += 1
-            return True
-        return False
-
-    def _start_thread(self) -> None:
-        with self.lock:
-            number = next(number for number in count() if number not in self.members)
-            self.members[number] = None
+    def _call(self) -> None:
+        """Have a thread look at the queue, a sleeping one or a new one, unless one does or no more are allowed."""
+        place = _Place()
         try:
-            name = f"woflo-{next(_numbers)}" if self.prefix is None else f"{self.prefix}_{number}"
-            _process.start_thread(self._work, number, name=name)
-        except RuntimeError as error:
             with self.lock:
-                del self.members[number]
-                self.threads -= 1
-                self.searching = False
+                if self.searching:
+                    return
+                if self.idle:
+                    sleep = self.idle[-1]
+                    self.searching = True  # from here on nothing is called before the thread is awake, Ctrl-C or not
+                    del self.idle[-1]
+                    sleep.release()
+                    return
+                if self.threads - self.waiting >= self.size:
+                    return
+                place.number = next(number for number in count() if number not in self.members)
+                self.members[place.number] = None
+                self.threads += 1
+                self.searching = place.held = True
+            self._start_thread(place)
+        except BaseException:  # Ctrl-C: the thread may have been started or not
+            self._give_back(place)
+            raise
+
+    def _give_back(self, place: _Place) -> bool:
+        """Nobody shall be in this place, unless somebody is; True if nobody is."""
+        with self.lock:
+            if not place.held:
+                return False
+            place.held = False
+            del self.members[place.number]
+            self.threads -= 1
+            self.searching = False
+        return True
+
+    def _start_thread(self, place: _Place) -> None:
+        try:
+            name = f"woflo-{next(_numbers)}" if self.prefix is None else f"{self.prefix}_{place.number}"
+            _process.start_thread(self._work, place, name=name)
+        except RuntimeError as error:
+            self._give_back(place)
+            with self.lock:
                 stranded = [] if self.threads else list(self.queue)
                 if stranded:
                     self.queue.clear()
@@ -109,9 +134,8 @@ class _Pool:
         """A run of this pool begins (or ceases) to wait for another run: its thread doesn't count meanwhile."""
         with self.lock:
             self.waiting += 1 if blocks else -1
-            if not blocks or not self.queue or self.searching or not self._call():
-                return
-        self._start_thread()
+        if blocks and self.queue:
+            self._call()
 
     def lose(self, thread: int) -> None:
         """A thread's run was abandoned: its place is another's."""
@@ -133,8 +157,13 @@ class _Pool:
             if thread.ident not in self.lost and thread.ident != get_ident():
                 thread.join(_IDLE_SECONDS)  # it has nothing to do any more
 
-    def _work(self, number: int) -> None:
+    def _work(self, place: _Place) -> None:
         """A thread's life: take a run, carry it out, until there is none for a while."""
+        with self.lock:
+            if not place.held:  # Ctrl-C came to whoever started it
+                return
+            place.held = False
+        number = place.number
         self.members[number] = sys.modules["threading"].current_thread()
         _own.pool[get_ident()] = self
         sleep = allocate_lock()
@@ -154,9 +183,8 @@ class _Pool:
                 if get_ident() in self.lost:
                     self.lost.discard(get_ident())
                     self.waiting -= 1
-                missing = bool(self.queue) and not self.searching and self._call()
-            if missing:
-                self._start_thread()
+            if self.queue:
+                self._call()
 
     def _next(self, sleep: Any, searching: bool) -> ThreadTaskRun[Any] | None:
         """The next run for this thread; None when it shall end.
@@ -175,10 +203,7 @@ class _Pool:
                     pass
                 else:
                     if queue and not self.searching:
-                        with self.lock:
-                            missing = not self.searching and self._call()
-                        if missing:
-                            self._start_thread()
+                        self._call()
                     return run
             elif queue:
                 return None  # a run that waited has gone on: one thread too many
