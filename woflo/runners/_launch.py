@@ -24,14 +24,10 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any, ClassVar
 
+    from woflo.runners._calm import Calm
     from woflo.runners._slots import Slots
 
-_ALL_SIGNALS = frozenset(range(1, getattr(_signal, "NSIG", 65))) - {32, 33}  # the two that glibc keeps to itself
-_CTRL_C = (_signal.SIGINT,)
-_CATCHABLE = tuple(number for number in range(1, 32) if number not in {9, 19})  # SIGKILL and SIGSTOP can't be handled
 _KNOWN = sys.stdlib_module_names | {"IPython", "ipykernel", "loguru", "tornado", "tqdm", "woflo", "zmq"}
-_handlers: list[Any] = []  # of those, as they were when they were last looked at
-_signals: list[int] = []  # that had a Python handler then
 _threads_named = False
 _price_named = False
 _SLOW_FORK_SECONDS = 0.02  # of the parent; an ordinary one takes half a millisecond
@@ -292,42 +288,16 @@ def nobody(run: Any) -> Worker:
     return worker
 
 
-def quiet(*, forking: bool = True) -> tuple[set[Any], list[int]]:
-    """Block Ctrl-C (every signal, if the program has handlers and a worker may be forked) until `loud`.
-
-    Inside of os.fork() it would be raised in somebody's fork hook, printed there and lost; after it, the worker would be
-    lost. A spawned interpreter inherits the mask, so Ctrl-C doesn't reach it while it is importing.
-
-    Returns:
-        The mask as it was, and the signals that have a Python handler.
-    """
-    global _handlers, _signals
-    if os.name == "nt":
-        return set(), []
-    if not forking:
-        return _signal.pthread_sigmask(_signal.SIG_BLOCK, _CTRL_C), []
-    if "signal" in sys.modules:
-        handlers = list(map(_signal.getsignal, _CATCHABLE))
-        if handlers != _handlers:
-            _signals = _handled(handlers)
-            _handlers = handlers
-    return _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS if _signals else _CTRL_C), _signals
-
-
-def loud(mask: set[Any]) -> None:
-    """Let the signals in again; one that came meanwhile is raised here."""
-    if os.name != "nt":
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
-
-
 def launch(  # noqa: PLR0915 - all in one piece: every function called between two forks costs page faults
-    run: Any, slots: Slots, token: bytes, mask: set[Any], signals: list[int]
+    run: Any, slots: Slots, token: bytes, calm: Calm
 ) -> Worker:
     """Start a worker for a run's attempt. Needs the supervisor's lock, and quiet.
 
     Raises:
         OSError: no process or descriptor is to be had now.
     """
+    mask, signals, _ = calm
+    assert mask is not None  # noqa: S101 - whoever calls has made it so
     if run._spawns:
         return (run._starter or _spawn)(run, slots, token, mask)
     threads = thread_count()
@@ -437,12 +407,6 @@ def _look_at_modules() -> None:
     global _modules, _libraries
     _modules = len(sys.modules)
     _libraries = [name for name in ("multiprocess", "multiprocessing", "numpy.random") if name in sys.modules]
-
-
-def _handled(handlers: list[Any]) -> list[int]:
-    """The signals that have a Python handler, besides Python's own for SIGINT."""
-    found = [number for number, handler in zip(_CATCHABLE, handlers, strict=True) if callable(handler)]
-    return [] if found == [_signal.SIGINT] and handlers[_CATCHABLE.index(2)] is _signal.default_int_handler else found
 
 
 def _is_busy(frame: FrameType | None) -> bool:

@@ -39,7 +39,18 @@ from weakref import ref
 
 from woflo import _collector, _exceptions, _notify
 from woflo.result import DependencyFailure, Ok, StoppedFailure, WorkerFailure
-from woflo.runners import _launch, _poller, _pool_worker, _process, _progress, _ring, _shipping, _supervisor, _waiters
+from woflo.runners import (
+    _calm,
+    _launch,
+    _poller,
+    _pool_worker,
+    _process,
+    _progress,
+    _ring,
+    _shipping,
+    _supervisor,
+    _waiters,
+)
 from woflo.runners._crew import BUDGET_NS as _BUDGET_NS
 from woflo.runners._crew import FIRST, GLUED, MEMBER, MESSAGE_BYTES, RIDER, Crew
 from woflo.runners._ring import (
@@ -344,7 +355,7 @@ class Pool:
             with supervisor.lock:
                 outermost = supervisor._calm is None
                 if outermost:
-                    supervisor._calm = _launch.quiet(forking=False)
+                    supervisor._calm = _calm.quiet(forking=False)
                 try:
                     change()
                 finally:
@@ -798,15 +809,16 @@ class Pool:
         supervisor, ring = self.supervisor, self._ring
         row = next(number for number in range(self.workers) if number not in self._hands)
         ring.clear_row(row)
-        calm = _launch.quiet()
+        calm = _calm.quiet()
         try:
-            mask = calm[0] if supervisor._calm is None else supervisor._calm[0]
+            outer = None if supervisor._calm is None else supervisor._calm[0]
+            mask: Any = calm[0] if outer is None else outer
             hand = self._fork_quietly(row, mask, calm[1])
             self._hands[row] = hand
             supervisor.guests[hand.process_key] = self
             supervisor._poller.add_process(hand.process_key)
         finally:
-            _launch.loud(calm[0])
+            _calm.loud(calm)
 
     def _fork_quietly(self, row: int, mask: set[Any], signals: list[int]) -> Hand:
         import _socket

@@ -29,7 +29,7 @@ from time import monotonic
 
 from woflo import _notify
 from woflo.result import StoppedFailure, WorkerFailure
-from woflo.runners import _attempt, _launch, _process, _progress, _shipping, _tree, _waiters
+from woflo.runners import _attempt, _calm, _launch, _process, _progress, _shipping, _tree, _waiters
 from woflo.runners._poller import Bell, Poller
 from woflo.runners._timers import Timers
 from woflo.runners._tree import leave_slots, slots_of
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from woflo.result import Failure
+    from woflo.runners._calm import Calm
     from woflo.runners._launch import Worker
     from woflo.runners._slots import Slots
     from woflo.runners._timers import Timer
@@ -76,7 +77,7 @@ class Supervisor:
         self.pending: dict[Slots, deque[Any]] = {}  # runs that wait for a slot, by the slots they want
         self._starts = 0
         self._torn = False  # Ctrl-C cut a registration short
-        self._calm: tuple[set[Any], list[int]] | None = None  # while the tables change: the signal mask from before
+        self._calm: Calm | None = None  # while the tables change: how signals were handled before
         self._tired = False  # a worker could not be started for want of descriptors or processes
         self._poller = Poller()
         self._bell = Bell()
@@ -110,7 +111,7 @@ class Supervisor:
             with self.lock:
                 outermost = self._calm is None
                 if outermost:
-                    self._calm = _launch.quiet()
+                    self._calm = _calm.quiet()
                 try:
                     slots = run._slots = slots_of(type(run))
                     slots.users += 1
@@ -133,7 +134,7 @@ class Supervisor:
         """The tables are consistent again: Ctrl-C that came meanwhile is raised here. Needs the lock."""
         calm, self._calm = self._calm, None
         if calm is not None:
-            _launch.loud(calm[0])
+            _calm.loud(calm)
 
     def _try_again(self, run: Any, slots: Slots) -> bool:
         """Collect what has ended, then try once more. Needs the lock."""
@@ -152,7 +153,7 @@ class Supervisor:
             leave_slots(slots)
             return True
         try:
-            worker = _launch.launch(run, slots, token, *self._calm)
+            worker = _launch.launch(run, slots, token, self._calm)
             if worker.gone:
                 run._mark_started()
                 self._bury(worker)
@@ -275,7 +276,7 @@ class Supervisor:
         with self.lock:
             outermost = self._calm is None
             if outermost:
-                self._calm = _launch.quiet(forking=bool(self.pending))
+                self._calm = _calm.quiet(forking=bool(self.pending))
             try:
                 for key, _ in events:
                     worker = self.workers.get(key)

@@ -395,13 +395,21 @@ class _Thread:
         self._loop = asyncio.new_event_loop()
         self.ended = False  # under `_own_lock`
         self.holds: list[None] = []  # one for each who will come back, see `hold`
+        self.coming: set[AsyncTaskRun[Any]] = set()  # handed over, and not begun; under `_own_lock`
+        self._begun = False  # the thread is there; under `_own_lock`
         try:
             _process.start_thread(self._work, name="woflo-loop")
         except BaseException:
-            self._loop.close()
+            with _own_lock:
+                if not self._begun:  # it was not started, or finds the loop closed
+                    self._loop.close()
             raise
 
     def _work(self) -> None:
+        with _own_lock:
+            if self._loop.is_closed():  # Ctrl-C came to whoever started this thread
+                return
+            self._begun = True
         asyncio.set_event_loop(self._loop)
         self._loop.call_later(_IDLE_SECONDS, self._end_if_idle)
         try:
@@ -435,16 +443,18 @@ class _Thread:
                 return
         self._loop.call_later(_IDLE_SECONDS, self._end_if_idle)
 
-    coming = 0  # runs handed over that have not begun; under `_own_lock`
-
     def submit(self, run: AsyncTaskRun[Any]) -> None:
         """Have a run begin on this loop. Needs `_own_lock`."""
-        self.coming += 1
-        self._loop.call_soon_threadsafe(self._take, run)
+        try:
+            self.coming.add(run)
+            self._loop.call_soon_threadsafe(self._take, run)
+        except BaseException:  # Ctrl-C: the run is stopped
+            self.coming.discard(run)
+            raise
 
     def _take(self, run: AsyncTaskRun[Any]) -> None:
         with _own_lock:
-            self.coming -= 1
+            self.coming.discard(run)
         run._enter(self._loop)
 
 
