@@ -1125,11 +1125,11 @@ class TestOutcomes:
         outcomes = Outcomes("x-1", forgets=False)
         ordered, any_order = outcomes.cursor(ordered=True), outcomes.cursor(ordered=False)
         late = Segment(2, ["c"])
-        outcomes.add([late])
+        outcomes.add([late], {}, None)
         assert outcomes.next(ordered) is None
         assert outcomes.next(any_order) == (late, 0)
         first = Segment(0, ["a", "b"])
-        outcomes.add([first])
+        outcomes.add([first], {}, None)
         assert [outcomes.next(ordered) for _ in range(4)] == [(first, 0), (first, 1), (late, 0), None]
         assert list(outcomes.in_order()) == [first, late]
 

@@ -430,12 +430,12 @@ def test_interrupt_at_every_point_of_a_step(run_case, runner):
                 nonlocal passed
                 if event not in ("call", "c_return") or frame.f_code.co_filename not in files:
                     return
-                if signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+                if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
                     return
                 passed += 1
                 if passed == number:
                     sys.setprofile(None)
-                    raise KeyboardInterrupt
+                    signal.raise_signal(signal.SIGINT)
 
             runs = []
             sys.setprofile(count)

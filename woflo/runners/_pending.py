@@ -84,6 +84,18 @@ class _Table:
         self.numbers = {run: number for number, run in enumerate(self.runs) if run is not None}
 
 
+class _Whole:
+    """Nobody sees a table that Ctrl-C has torn."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        global _table
+        if kind is not None:
+            _table = _Table()  # `_mend` fills it
+
+
 _table = _Table()
 _lock = RLock()  # re-entrant: a signal handler may call tasks
 
@@ -111,7 +123,7 @@ def wait_for_inputs(run: BaseTaskRun[Any], inputs: list[BaseTaskRun[Any]]) -> No
     if _notify.listening:
         _notify.pending(run)
     try:
-        with _lock:
+        with _lock, _Whole():
             new = _table.add(run, unfinished)
         for one in new:
             _watch(one)
@@ -126,7 +138,7 @@ def _watch(run: BaseTaskRun[Any]) -> None:
 
 def _ended(run: BaseTaskRun[Any]) -> None:
     try:
-        with _lock:
+        with _lock, _Whole():
             free = _table.ended(run)
         _begin_all(free)
     except BaseException:  # Ctrl-C

@@ -396,20 +396,17 @@ class _Thread:
         self.ended = False  # under `_own_lock`
         self.holds: list[None] = []  # one for each who will come back, see `hold`
         self.coming: set[AsyncTaskRun[Any]] = set()  # handed over, and not begun; under `_own_lock`
-        self._begun = False  # the thread is there; under `_own_lock`
+        self._closer: dict[str, str] = {}  # who closes the loop: whoever is first to say so
         try:
             _process.start_thread(self._work, name="woflo-loop")
         except BaseException:
-            with _own_lock:
-                if not self._begun:  # it was not started, or finds the loop closed
-                    self._loop.close()
+            if self._closer.setdefault("", "starter") == "starter":  # the thread wasn't started, or finds it closed
+                self._loop.close()
             raise
 
     def _work(self) -> None:
-        with _own_lock:
-            if self._loop.is_closed():  # Ctrl-C came to whoever started this thread
-                return
-            self._begun = True
+        if self._closer.setdefault("", "thread") == "starter":  # Ctrl-C came to whoever started this thread
+            return
         asyncio.set_event_loop(self._loop)
         self._loop.call_later(_IDLE_SECONDS, self._end_if_idle)
         try:

@@ -488,8 +488,7 @@ class BaseTaskRun(Generic[R]):
             _process.live.discard(run)
             raise
         except BaseException:  # Ctrl-C: it may have begun, and nobody has it to stop it
-            if run._result is None:
-                run.stop(wait=False)
+            run._cut_short()
             raise
         return run
 
@@ -778,16 +777,19 @@ class BaseTaskRun(Generic[R]):
             self._end_what_began()
 
     def _lay_down(self, error: BaseException) -> None:
-        """What went wrong while it was being started, with nobody there to raise to, is its outcome; Ctrl-C goes on.
-
-        It may have begun when Ctrl-C came, and is ended.
-        """
+        """What went wrong while it was being started, with nobody there to raise to, is its outcome; Ctrl-C goes on."""
         if not _exceptions.is_interrupt(error):
             self._settle(self._judge(failure_from(self, error)))
             return
-        if self._result is None:
-            self.stop(wait=False)
+        self._cut_short()
         raise error
+
+    def _cut_short(self) -> None:
+        """Ctrl-C came while it was being started: it may have begun, and nobody has it to stop it."""
+        if self._result is None and self._in_place:
+            self._settle(self._named(StoppedFailure("interrupted by Ctrl-C")))
+        elif self._result is None:
+            self.stop(wait=False)
 
     def _end_what_began(self) -> None:
         if self._result is None and self._phase != "running":

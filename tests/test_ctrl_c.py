@@ -1,0 +1,57 @@
+"""Ctrl-C at points all over woflo's code: what a program holds then still ends, and the program can go on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.ctrl_c import SCENARIOS
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals need POSIX")
+
+ELSEWHERE = {
+    "actions",
+    "nested",
+    "lazies",
+}  # these choose their runners themselves, or what they call is always the same
+STRIDE = {
+    "sequential": 1,
+    "thread": 1,
+    "pool": 5,
+    "fork": 17,
+}  # a strike costs as much as the scenario; coprime to its period
+CASES = [
+    (scenario, runner)
+    for scenario in SCENARIOS
+    for runner in STRIDE
+    if scenario not in ELSEWHERE or runner == ("fork" if scenario == "lazies" else "thread")
+]
+
+
+def strike(scenario: str, runner: str, *more: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.ctrl_c", scenario, runner, *more],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 strikes" not in done.stdout
+
+
+@pytest.mark.parametrize(("scenario", "runner"), CASES)
+def test_ctrl_c_at_many_points(scenario, runner):
+    """Struck at points spread over all of them, nothing hangs, nothing is lost without a word, and calls still work."""
+    stride = STRIDE[runner] if scenario not in ELSEWHERE else 13
+    strike(scenario, runner, "--every", str(stride))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("scenario", "runner"), CASES)
+def test_ctrl_c_at_every_point(scenario, runner):
+    """The same at each and every point."""
+    strike(scenario, runner)
