@@ -317,7 +317,9 @@ class AsyncTaskRun(BaseTaskRun[R]):
         return self._result is not None
 
     def _stranded(self) -> str:
-        return "" if self._loop is None or self._loop.is_running() else "its event loop no longer runs"
+        loop = self._loop
+        begins = _own is not None and _own._loop is loop and not _own.ended  # its thread may not have got so far
+        return "" if loop is None or begins or loop.is_running() else "its event loop no longer runs"
 
     def _whereabouts(self) -> tuple[_exceptions.Place, ...]:
         found: list[_exceptions.Place] = []
