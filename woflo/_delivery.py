@@ -28,7 +28,7 @@ from woflo._sizing import LEAST_NS, TARGET_NS, Sizing
 from woflo._source import Batch, Source
 from woflo.errors import UsageError
 from woflo.result import Ok, StoppedFailure, TaskFailure
-from woflo.runners import _inputs, _process, _shipping
+from woflo.runners import _calm, _inputs, _process, _shipping
 
 try:
     from _pickle import loads
@@ -184,9 +184,11 @@ class Delivery:
                 while self._send_some():
                     pass
                 del turn[""]
-        finally:
-            if turn.get("") is me:
-                del turn[""]
+        except BaseException:  # Ctrl-C
+            with _calm.Held():
+                if turn.get("") is me:
+                    del turn[""]
+            raise
 
     def _send_some(self) -> bool:
         """Send one run's worth of items; False if there is no room or nothing left. Only in the thread that draws."""

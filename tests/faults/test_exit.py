@@ -462,7 +462,6 @@ def test_interrupt_at_every_point_of_a_step(run_case, runner):
         slots.give(b"")
         slots.give(b"+")
         write("points", number)
-        BEFORE["descriptors"] |= {-one: "" for one in range(1, 4)}  # of a large result that was lost on its way
         """,
         runner=runner,
         limit=120,

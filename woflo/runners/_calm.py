@@ -65,6 +65,18 @@ def loud(calm: Calm) -> None:
             handler(_SIGINT, sys._getframe())
 
 
+class Held:
+    """A block that Ctrl-C doesn't come into: what it has cut short is put right there, and must not be cut short again."""
+
+    __slots__ = ("_calm",)
+
+    def __enter__(self) -> None:
+        self._calm = quiet(forking=False)
+
+    def __exit__(self, *_: object) -> None:
+        loud(self._calm)
+
+
 def _hold() -> Any:
     """Have Ctrl-C noted; its handler, None where there is nothing to be put off: it strikes the main thread only."""
     global _held, _main

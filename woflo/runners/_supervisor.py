@@ -431,30 +431,38 @@ class Supervisor:
                 item()
         except KeyboardInterrupt:
             if item is not None:
-                _process.news.appendleft(item)
+                with _calm.Held():
+                    _process.news.appendleft(item)
             raise
 
     def _take_finished(self) -> None:
         """Hand the first result or death to its run."""
-        worker = run = None
+        worker: Any = None
+        run: Any = None
+        kind: bytes | None = None
+        body: Any = None
         try:
             with self.lock:
                 if self._finished:
                     worker, kind, body = self._finished[0]
                     run, attempt = worker.run, worker.run and worker.run.attempt
-                    self._taking.add(worker)
                     del self._finished[0]
+                    self._taking.add(worker)
             if run is not None:  # else taken before: a repair that came in between had it for lost
                 run._take(worker, kind, body)
         except KeyboardInterrupt:
             if run is not None:
-                _process.news.append(lambda: run._mend(attempt, lambda: run._take(worker, kind, body)))
-                self.wake()
+                with _calm.Held():
+                    left = [body] if _in_file(kind, body) else []
+                    _process.news.append(lambda: _take_again(run, attempt, (worker, kind, body), left))
+                    self.wake()
             raise
         finally:
             if worker is not None:
                 worker.run = None  # a dead worker's handle must not keep its run
                 self._taking.discard(worker)
+        if _in_file(kind, body):
+            os.close(body)
 
     def _due(self) -> Timer | None:
         if not self._timers.heap:
@@ -709,7 +717,7 @@ class Supervisor:
             guest.abandon(to_worker=to_worker)
         _launch.Sheet.abandon()
         for _, kind, body in self._finished:
-            if kind is not None and isinstance(body, int):
+            if _in_file(kind, body):
                 os.close(body)
         self._poller.close()  # close, never unregister: an epoll set is shared with the parent
         self._bell.close()
@@ -721,6 +729,20 @@ _supervisor: Supervisor | None = None
 _making = allocate_lock()
 _hooked = False
 _kept: list[Any] = []
+
+
+def _in_file(kind: bytes | None, body: Any) -> bool:
+    """Whether a frame's body is the descriptor of a file; without a frame it would be a process's status."""
+    return kind is not None and isinstance(body, int)
+
+
+def _take_again(run: Any, attempt: int, taken: tuple[Any, ...], files: list[int]) -> None:
+    """Ctrl-C came while a run was given its result: once more, then close the file that it is in."""
+    run._mend(attempt, lambda: run._take(*taken))
+    if files:
+        file = files[0]
+        del files[0]
+        os.close(file)
 
 
 def get() -> Supervisor:

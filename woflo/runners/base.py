@@ -18,7 +18,7 @@ from time import monotonic
 from woflo import _exceptions, _notify, _retry, _unseen
 from woflo.errors import UsageError, WaitTimeout
 from woflo.result import Failure, Ok, StoppedFailure, TaskFailure, TimeoutFailure, WorkerFailure
-from woflo.runners import _process, _waiters
+from woflo.runners import _calm, _process, _waiters
 from woflo.runners._attempt import GRACE, Call, failure_from, late
 from woflo.runners._waiters import RECHECK, AsyncWaiter, Waiter
 
@@ -788,8 +788,11 @@ class BaseTaskRun(Generic[R]):
         """Ctrl-C came while it was being started: it may have begun, and nobody has it to stop it."""
         if self._result is None and self._in_place:
             self._settle(self._named(StoppedFailure("interrupted by Ctrl-C")))
-        elif self._result is None:
+        elif self._result is None and self._stops:  # somebody's own code
             self.stop(wait=False)
+        elif self._result is None:
+            with _calm.Held():
+                self.stop(wait=False)
 
     def _end_what_began(self) -> None:
         if self._result is None and self._phase != "running":

@@ -181,7 +181,7 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
         return self._result is None
 
     def _take(self, worker: Worker, kind: bytes | None, body: Any) -> None:
-        """The attempt's frame (a kind and its body), or without one what its process ended with."""
+        """The attempt's frame (a kind and its body, or the descriptor it is in), or without one what its process ended with."""
         result: Any = None
         if worker.timed_out:
             self._timed_out = self.attempt
@@ -201,8 +201,6 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
                 result = self._named(_shipping.broken_result(error))
             else:
                 result = self._meaning(worker, kind, value)
-            if file is not None:
-                os.close(file)
         if worker.strays:
             _death.name_strays(self, worker.strays, result)
         if not self._stop_asked:

@@ -233,6 +233,10 @@ class PoolTaskRun(BaseTaskRun[R]):
                 self._part_from_arena(bundle.hand, kind)
             if self._result is not None and not self._flags & _pool.GONE:  # else it may be staged still
                 self._blob = None
+        what, fd = bundle.large.get(index, (_ring.ARENA, -1))
+        if what != _ring.ARENA:
+            del bundle.large[index]
+            os.close(fd)
 
     def _part_from_arena(self, hand: Hand | None, kind: int) -> None:
         """The attempt has ended: its arena is free as soon as nobody looks at it, here or in the worker."""
@@ -254,7 +258,7 @@ class PoolTaskRun(BaseTaskRun[R]):
         result: Any
         room: Any = self._arena
         if kind == _ring.LARGE:
-            kind, fd = bundle.large.pop(index, (_pool.FAILED, -1))
+            kind, fd = bundle.large.get(index, (_pool.FAILED, -1))  # once more, if Ctrl-C comes
             if kind == _ring.ARENA:
                 room = self._function.pool.adopt(fd)  # type: ignore[union-attr]
             elif fd >= 0:
@@ -278,6 +282,8 @@ class PoolTaskRun(BaseTaskRun[R]):
             try:
                 result = self._loaded(room) if kind in {_ring.BACK, _ring.ARENA} else self._meaning(kind, data)
             except BaseException as error:
+                if kind not in {_ring.BACK, _ring.ARENA} and _exceptions.is_interrupt(error):
+                    raise  # this will be called again
                 self._broken(error)
                 return
         if hand is not None and hand.strays and hand.stopping is self:
@@ -452,6 +458,6 @@ _kept: list[Any] = []
 
 def _load_from(fd: int) -> Any:
     """A large result out of its memfd."""
-    with open(fd, "rb") as file:
+    with open(fd, "rb", closefd=False) as file:
         file.seek(0)
         return load(file)

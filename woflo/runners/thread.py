@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from woflo import _collector, _exceptions, _loading
 from woflo.errors import TaskStopped, UsageError
 from woflo.result import Ok, StoppedFailure, WorkerFailure
-from woflo.runners import _process, _waiters
+from woflo.runners import _calm, _process, _waiters
 from woflo.runners._attempt import attempt
 from woflo.runners._slots import default_size
 from woflo.runners.base import BaseTaskRun
@@ -100,7 +100,8 @@ class _Pool:
                 self.searching = place.held = True
             self._start_thread(place)
         except BaseException:  # Ctrl-C: the thread may have been started or not
-            self._give_back(place)
+            with _calm.Held():
+                self._give_back(place)
             raise
 
     def _give_back(self, place: _Place) -> bool:
