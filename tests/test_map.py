@@ -18,7 +18,7 @@ import pytest
 
 import woflo
 from woflo import DependencyFailure, Ok, RunGroup, StoppedFailure, TaskFailure, UsageError, WaitTimeout, WorkerFailure
-from woflo._outcomes import Outcomes, Segment
+from woflo._outcomes import Outcomes, Segment, Taker
 from woflo._sizing import TARGET_NS, Sizing
 from woflo.runners import (
     AsyncTaskRun,
@@ -1124,13 +1124,19 @@ class TestOutcomes:
         """A later segment is handed out in order only after the one before."""
         outcomes = Outcomes("x-1", forgets=False)
         ordered, any_order = outcomes.cursor(ordered=True), outcomes.cursor(ordered=False)
+        taker = Taker()
+
+        def take(cursor):
+            outcomes.next(cursor, taker)
+            return taker.taken
+
         late = Segment(2, ["c"])
         outcomes.add([late], {}, None)
-        assert outcomes.next(ordered) is None
-        assert outcomes.next(any_order) == (late, 0)
+        assert take(ordered) is None
+        assert take(any_order) == (late, 0)
         first = Segment(0, ["a", "b"])
         outcomes.add([first], {}, None)
-        assert [outcomes.next(ordered) for _ in range(4)] == [(first, 0), (first, 1), (late, 0), None]
+        assert [take(ordered) for _ in range(4)] == [(first, 0), (first, 1), (late, 0), None]
         assert list(outcomes.in_order()) == [first, late]
 
 

@@ -310,9 +310,9 @@ class Keeper:
             run._mark_pending()
         if lease is not None and lease.run._result is None:
             self._looks += 1
-            lease.run._before(lambda: _pending.go_on(run))
+            lease.run._before(_pending.Start(run))
         else:
-            _process.timers().call_later(self._pause(), lambda: _pending.go_on(run))
+            _process.timers().call_later(self._pause(), _pending.Start(run))
             run._attend()
 
     def _pause(self) -> float:

@@ -188,7 +188,10 @@ class Delivery:
             with _calm.Held():
                 if turn.get("") is me:
                     del turn[""]
+                self.wake()  # whoever sleeps goes on with it
             raise
+        if self.standing is not None and self.standing._result is None:  # Ctrl-C may have come when all had just ended
+            self._rest_if_finished()
 
     def _send_some(self) -> bool:
         """Send one run's worth of items; False if there is no room or nothing left. Only in the thread that draws."""
@@ -298,6 +301,8 @@ class Delivery:
             self._failing[index] = [item], failure
             batch.begun, batch.place = False, place
             self._tell_failing()
+            if not isinstance(error, UsageError):  # not woflo's: it may be out of a signal's handler
+                raise
             return
         self._go_live(batch, 1)
 
@@ -305,31 +310,30 @@ class Delivery:
         """Start a run of the whole batch; if that can't be, its items are left to go alone."""
         start, items = batch.start, batch.items
         packed, how = items, "arguments" if self._many else "value"
-        batch.alone = True
         if not self._forks and not _dispatch.is_constant(items, many=self._many):
             try:
                 how, packed = "pickled", _dispatch.pack(self.name, start, items, many=self._many)
             except UsageError:  # at least one can't travel: each for itself
+                batch.alone = True
                 return
-        if self._spare:
-            batch.ledger = self._spare[-1]
-            del self._spare[-1]
-        else:
-            try:
-                batch.ledger = _chunk.Ledger.make()
-            except OSError:  # no descriptor is left
-                return
+        try:
+            if not self._spare:
+                self._spare.append(_chunk.Ledger.make())
+        except OSError:  # no descriptor is left
+            batch.alone = True
+            return
+        ledger = self._spare[0]
         label = f"{self.number}[{start}:{start + len(items)}]"
         budget = _OVER_NS if self._sizing.fixed is None else 0
-        args = (str(self.number), start, packed, how, self._kwargs, batch.ledger, budget)
+        args = (str(self.number), start, packed, how, self._kwargs, ledger, budget)
         context = self._context.copy()
-        batch.begun = True
+        del self._spare[0]  # nothing is called until it is the batch's
+        batch.ledger, batch.begun = ledger, True
         try:
             context.run(_dispatch.start_chunk, batch, label, self._chunk_task, self._runner, args)
         except UsageError:
-            batch.begun = False
-            self._spare.append(batch.ledger)
-            batch.ledger = None
+            self._spare.append(ledger)
+            batch.ledger, batch.begun, batch.alone = None, False, True
             return
         self._go_live(batch, len(items))
 
@@ -592,7 +596,8 @@ class Delivery:
             _process.live.discard(self.standing)
             self.standing._result = True
         self._close_ledgers()
-        self._kwargs = {}
+        if self.source.ended:  # else there are more than its length says
+            self._kwargs = {}
 
     def stranded(self) -> bool:
         """Whether nothing is on its way although not all is done: something was cut short, and is lost."""

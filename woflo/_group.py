@@ -10,9 +10,10 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from woflo._delivery import Delivery
+from woflo._outcomes import Taker
 from woflo.errors import UsageError, WaitTimeout
 from woflo.result import Ok
-from woflo.runners import _process, _waiters
+from woflo.runners import _calm, _process, _waiters
 from woflo.runners._attempt import GRACE
 from woflo.runners._waiters import AsyncWaiter, Waiter
 from woflo.runners.base import BaseTaskRun
@@ -366,7 +367,7 @@ class RunGroup(Generic[R]):
         return found
 
 
-class RunStream(Generic[R]):
+class RunStream(Taker, Generic[R]):
     """The runs of a group, one after the other: for `for` and for `async for`."""
 
     def __init__(self, group: RunGroup[R], cursor: Cursor, timeout: float | None) -> None:
@@ -406,8 +407,19 @@ class RunStream(Generic[R]):
             delivery.collect()
         if 2 * len(delivery.live) < delivery.flight()[0]:
             delivery.fill()
-        found = delivery.outcomes.next(self._cursor)
-        return None if found is None else delivery.run_of(*found)
+        run = None
+        try:
+            delivery.outcomes.next(self._cursor, self)
+            if self.taken is not None:
+                run = delivery.run_of(*self.taken)
+        except BaseException:  # Ctrl-C: it is handed out next time
+            with _calm.Held():
+                if self.taken is not None:
+                    self._cursor.back.append(self.taken)
+                    self.taken = None
+            raise
+        self.taken = None
+        return run
 
     def _something(self) -> bool:
         delivery = self._group._delivery

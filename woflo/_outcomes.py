@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from woflo.runners.base import BaseTaskRun
 
-__all__ = ["Cursor", "Outcomes", "Segment"]
+__all__ = ["Cursor", "Outcomes", "Segment", "Taker"]
 
 
 class Segment:
@@ -36,16 +36,23 @@ class Segment:
         self.chunk: BaseTaskRun[Any] | None = None  # the run that they were parts of
 
 
+class Taker:
+    """Whoever takes outcomes, one at a time."""
+
+    taken: tuple[Segment, int] | None = None
+
+
 class Cursor:
     """How far somebody has got."""
 
-    __slots__ = ("at", "offset", "ordered", "segment")
+    __slots__ = ("at", "back", "offset", "ordered", "segment")
 
     def __init__(self, *, ordered: bool) -> None:
         self.ordered: bool = ordered
         self.at: int = 0  # an item's number, or a place in the history
         self.segment: Segment | None = None
         self.offset: int = 0
+        self.back: list[tuple[Segment, int]] = []  # taken, and not handed out: Ctrl-C came
 
 
 class Outcomes:
@@ -123,20 +130,26 @@ class Outcomes:
     def has_next(self, cursor: Cursor) -> bool:
         """Whether there is something to be handed out now."""
         with self.lock:
-            if cursor.segment is not None:
+            if cursor.segment is not None or cursor.back:
                 return True
             return cursor.at in self._segments if cursor.ordered else cursor.at < len(self._history)
 
-    def next(self, cursor: Cursor) -> tuple[Segment, int] | None:
-        """The next outcome: its segment and its place there; None if there is none now."""
+    def next(self, cursor: Cursor, taker: Taker) -> None:
+        """Give the next outcome to `taker.taken`, its segment and its place there; None if there is none now."""
         with self.lock:
             if not self.has_next(cursor):
-                return None
+                taker.taken = None
+                return
+            if cursor.back:
+                taker.taken = cursor.back[-1]
+                del cursor.back[-1]
+                return
             segment = cursor.segment
             if segment is None:
                 segment = self._segments[cursor.at] if cursor.ordered else self._history[cursor.at]
             place, number = cursor.offset, len(segment.values)
-            # from here on nothing is called: Ctrl-C finds the item handed out or not
+            # from here on nothing is called: Ctrl-C finds the item taken or not
+            taker.taken = segment, place
             cursor.segment, cursor.offset = segment, place + 1
             if place + 1 == number:
                 cursor.segment, cursor.offset = None, 0
@@ -150,7 +163,6 @@ class Outcomes:
                         del self._history[0]
             if self.forgets:
                 self.handed += 1
-            return segment, place
 
     def in_order(self) -> Iterator[Segment]:
         """All segments, as long as there is no gap."""

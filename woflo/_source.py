@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Batch", "Source"]
 
 
+_CONTAINERS = frozenset({list, tuple, dict, set, frozenset, str, bytes, range})
+
+
 class Batch:
     """Consecutive items on their way to runs."""
 
@@ -43,7 +46,7 @@ class Source:
     Attributes:
         size: how many there are; None: that is not known yet.
         drawn: how many were drawn.
-        error: what the iterable raised.
+        error: what the iterable raised, told when everything before has been; or that it was torn.
         ended: whether nothing more can be drawn.
     """
 
@@ -52,11 +55,10 @@ class Source:
         self.drawn = 0
         self.error: BaseException | None = None
         self.ended = False
-        self._many = many
-        self._items: Iterator[Any] = iter(items)
+        self._items: Iterator[Any] = map(tuple, items) if many else iter(items)
+        self._ours = type(items) in _CONTAINERS and not many  # no code of the user's runs when it is drawn from
         self._range: Any = items if type(items) is range else None  # travels as what it is
         self._open: Batch | None = None
-        self._torn = False  # Ctrl-C came inside of the iterable
 
     def draw(self, number: int) -> Batch:
         """So many items, or as many as there are. They are not gone before `take`."""
@@ -66,27 +68,20 @@ class Source:
         if batch is None:
             batch = self._open = Batch(self.drawn, [])
         items: Any = batch.items
-        before = len(items)
-        error: Exception | None = None
         try:
-            items.extend(islice(self._items, max(0, number - before)))
-        except Exception as raised:  # the iterable's own: told when everything before has been
-            error = raised
+            if self.error is None:
+                items.extend(islice(self._items, max(0, number - len(items))))
+        except Exception as raised:
+            self.error = raised
         except BaseException as raised:
-            self._torn = raised.__traceback__ is not None and raised.__traceback__.tb_next is not None
+            tb = raised.__traceback__
+            if tb is not None and tb.tb_next is not None and not self._ours:  # it came out of the iterable
+                what = "Ctrl-C" if isinstance(raised, KeyboardInterrupt) else type(raised).__name__
+                self.error = StoppedFailure(
+                    f"{what} came while items were drawn: those that would have followed are missing"
+                )
             raise
-        if error is None and len(items) < number and self._torn and (self.size is None or self.size > self._end(batch)):
-            # a generator that Ctrl-C came into gives nothing more
-            error = StoppedFailure("Ctrl-C came while items were drawn: those that would have followed are missing")
-        self._torn = False
-        if self._many and set(map(type, items)) != {tuple}:
-            wrong = _make_tuples(items)
-            error = wrong or error
-        self.error = error
         return batch
-
-    def _end(self, batch: Batch) -> int:
-        return batch.start + len(batch.items)
 
     def take(self, batch: Batch, number: int) -> Batch | None:
         """What `draw(number)` has drawn is the caller's; None if it is empty."""
@@ -104,19 +99,10 @@ class Source:
         """Draw nothing more; returns what is never drawn, as far as its number is known: by its start."""
         size = self.drawn if self.size is None else self.size
         rest = {} if self.drawn == size else {self.drawn: (range(size - self.drawn), None)}
+        error = None if isinstance(self.error, StoppedFailure) else self.error  # that items are missing is meant so
         # from here to the caller's assignment nothing is called
         self.ended = True
+        self.error = error
         self._open = None
         self.drawn = self.size = size
         return rest
-
-
-def _make_tuples(items: list[Any]) -> Exception | None:
-    """Make each item a tuple of arguments; what was wrong with the first that can't be one, which ends the list."""
-    for place, item in enumerate(items):
-        try:
-            items[place] = tuple(item)
-        except Exception as error:
-            del items[place:]
-            return error
-    return None

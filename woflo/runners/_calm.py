@@ -14,8 +14,6 @@ import os
 import sys
 from _thread import get_ident
 
-from woflo.runners import _process
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
@@ -40,33 +38,44 @@ def quiet(*, forking: bool = True) -> Calm:
     A spawned interpreter inherits the mask, so Ctrl-C doesn't reach it while it is importing.
     """
     global _handlers, _signals
-    if not forking or os.name == "nt":
-        return None, [], _hold()
-    if "signal" in sys.modules:
-        handlers = [_held if one is _note else one for one in map(_signal.getsignal, _CATCHABLE)]
-        if handlers != _handlers:
-            _signals = _handled(handlers)
-            _handlers = handlers
-    mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS if _signals else _CTRL_C)
-    return mask, _signals, _hold()
+    handler = _hold()
+    if not forking:
+        return None, [], handler
+    if os.name == "nt":
+        return set(), [], handler
+    mask = None
+    try:
+        if "signal" in sys.modules:
+            handlers = [_held if one is _note else one for one in map(_signal.getsignal, _CATCHABLE)]
+            if handlers != _handlers:
+                _signals = _handled(handlers)
+                _handlers = handlers
+        mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL_SIGNALS if _signals else _CTRL_C)
+    except BaseException:  # out of another signal's handler
+        loud((mask, [], handler))
+        raise
+    return mask, _signals, handler
 
 
 def loud(calm: Calm) -> None:
     """Let the signals in again; Ctrl-C that came meanwhile is raised here."""
     global _came
     mask, _, handler = calm
-    if mask is not None:
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
-    if handler is not None:
-        if _signal.getsignal(_SIGINT) is _note:
-            _signal.signal(_SIGINT, handler)
-        if _came:
-            _came = False
-            handler(_SIGINT, sys._getframe())
+    try:
+        if mask is not None and os.name != "nt":
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+    finally:  # another signal's handler may have raised
+        if handler is not None:
+            if _signal.getsignal(_SIGINT) is _note:
+                _signal.signal(_SIGINT, handler)
+            if _came:
+                _came = False
+                handler(_SIGINT, sys._getframe())
 
 
 class Held:
-    """A block that Ctrl-C doesn't come into: what it has cut short is put right there, and must not be cut short again."""
+    """A block that Ctrl-C doesn't come into; it is raised at its end."""
 
     __slots__ = ("_calm",)
 
@@ -77,23 +86,35 @@ class Held:
         loud(self._calm)
 
 
+def forget() -> None:
+    """In a forked child: another thread may be its main thread, and nobody puts Ctrl-C off any more."""
+    global _came, _main
+    if _signal.getsignal(_SIGINT) is _note:
+        _signal.signal(_SIGINT, _held)
+    _main = None
+    _came = False
+
+
 def _hold() -> Any:
     """Have Ctrl-C noted; its handler, None where there is nothing to be put off: it strikes the main thread only."""
-    global _held, _main
+    global _came, _held, _main
     here = get_ident()
     if here != _main and _main is not None:
         return None
     handler = _signal.getsignal(_SIGINT)
-    if not callable(handler) or handler is _note:  # it has none, or whoever called us puts it off
+    # it has none; whoever called us puts it off; or it raises nothing (an event loop's, which reads of signals from a pipe)
+    if not callable(handler) or handler is _note or getattr(handler, "__name__", "") == "_sighandler_noop":
         return None
     _held = handler
+    _came = False
     try:
         _signal.signal(_SIGINT, _note)
     except ValueError:  # this isn't the main thread
         return None
-    if _main is None:
-        _main = here
-        _process.on_fork(_forget)
+    except BaseException:  # out of another signal's handler
+        loud((None, [], handler))
+        raise
+    _main = here
     return handler
 
 
@@ -102,13 +123,7 @@ def _note(_number: int, _frame: object) -> None:
     _came = True
 
 
-def _forget() -> None:
-    """In a forked child: another thread may be its main thread."""
-    global _main
-    _main = None
-
-
 def _handled(handlers: list[Any]) -> list[int]:
     """The signals that have a Python handler, besides Python's own for SIGINT."""
     found = [number for number, handler in zip(_CATCHABLE, handlers, strict=True) if callable(handler)]
-    return [] if found == [_signal.SIGINT] and handlers[_CATCHABLE.index(2)] is _signal.default_int_handler else found
+    return [] if found == [_SIGINT] and handlers[_CATCHABLE.index(2)] is _signal.default_int_handler else found

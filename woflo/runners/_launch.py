@@ -352,7 +352,7 @@ def launch(  # noqa: PLR0915 - all in one piece: every function called between t
 
 
 def _undo(pid: int, channel: Any) -> None:
-    """Ctrl-C, by way of another thread, or no process to be had: a worker must not live unknown."""
+    """A signal's handler has raised, or no process is to be had: a worker must not live unknown."""
     if pid > 0:
         os.kill(pid, _signal.SIGKILL)
         os.waitpid(pid, 0)

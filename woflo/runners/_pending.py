@@ -5,8 +5,8 @@ made with unfinished inputs; the thread that learns the end of an input comes he
 became ready. The table is made anew when most of it is history, so a program that never comes to rest doesn't grow.
 
 Rule 1: `_lock` is held while the table changes, never while a run begins or is told.
-Rule 2: where Ctrl-C comes in between, the table is made anew of what the unfinished runs know; a run begins once, however often
-it is found.
+Rule 2: where Ctrl-C comes between a change of the table and what follows from it, the table is made anew of what the unfinished
+runs know; a run begins once, however often it is found.
 Rule 3: a run is begun by `_waiters.one_after_the_other`: one that ends within its beginning lengthens a queue, not the stack.
 """
 
@@ -17,7 +17,7 @@ from _thread import RLock
 from woflo import _notify
 from woflo._scheduler import Scheduler
 from woflo.result import DependencyFailure
-from woflo.runners import _inputs, _process, _waiters
+from woflo.runners import _calm, _inputs, _process, _waiters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,18 +84,6 @@ class _Table:
         self.numbers = {run: number for number, run in enumerate(self.runs) if run is not None}
 
 
-class _Whole:
-    """Nobody sees a table that Ctrl-C has torn."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        global _table
-        if kind is not None:
-            _table = _Table()  # `_mend` fills it
-
-
 _table = _Table()
 _lock = RLock()  # re-entrant: a signal handler may call tasks
 
@@ -115,15 +103,15 @@ def wait_for_inputs(run: BaseTaskRun[Any], inputs: list[BaseTaskRun[Any]]) -> No
     for one in unfinished:
         one._check_owner()
     run._phase = "pending"
-    run._wanted = inputs
     run._prepare_pending()
+    run._wanted = inputs  # from here on anybody may begin it
     if not unfinished:
         _begin(run)
         return
     if _notify.listening:
         _notify.pending(run)
     try:
-        with _lock, _Whole():
+        with _calm.Held(), _lock:
             new = _table.add(run, unfinished)
         for one in new:
             _watch(one)
@@ -138,7 +126,7 @@ def _watch(run: BaseTaskRun[Any]) -> None:
 
 def _ended(run: BaseTaskRun[Any]) -> None:
     try:
-        with _lock, _Whole():
+        with _calm.Held(), _lock:
             free = _table.ended(run)
         _begin_all(free)
     except BaseException:  # Ctrl-C
@@ -157,7 +145,7 @@ def _mend() -> None:
     from graphlib import TopologicalSorter
 
     new, free = [], []
-    with _lock:
+    with _calm.Held(), _lock:
         _table = _Table()
         waiting = {run: run._wanted for run in list(_process.live) if run._result is None and run._wanted}
         for run in TopologicalSorter(waiting).static_order():
@@ -174,17 +162,36 @@ def _mend() -> None:
 def _begin(run: BaseTaskRun[Any]) -> None:
     """All inputs have ended: begin, or end because of those that failed."""
     inputs = run._wanted
+    run._wanted = ()
     if run._result is not None or not inputs:  # stopped meanwhile, or begun already
         return
     try:
         failures: dict[str, Any] = {one.name: one._result for one in inputs if not one._result}
-        run._wanted = ()
         if failures:
             run._settle(run._named(DependencyFailure(failures)))
             return
         go_on(run, lambda: _inputs.substitute(run.args, run.kwargs, lambda one: one._result.value))
     except BaseException as error:  # Ctrl-C
         run._lay_down(error)
+
+
+class Start:
+    """Lets a run go on that had to wait for something else than its inputs; once, however often it is called."""
+
+    __slots__ = ("_begun", "_run")
+
+    def __init__(self, run: BaseTaskRun[Any]) -> None:
+        self._run = run
+        self._begun = False
+
+    def __call__(self) -> None:
+        if self._begun:
+            return
+        try:
+            self._begun = True
+            go_on(self._run)
+        except BaseException as error:  # Ctrl-C
+            self._run._lay_down(error)
 
 
 def go_on(run: BaseTaskRun[Any], arguments: Callable[[], tuple[Any, Any]] | None = None) -> None:

@@ -361,7 +361,7 @@ class Pool:
                 finally:
                     if outermost:
                         supervisor._let_signals_in()
-        except KeyboardInterrupt:  # by way of another thread it may have cut something short
+        except KeyboardInterrupt:  # of a program's own handler of some signal: it may have cut something short
             supervisor._torn = True
             raise
 

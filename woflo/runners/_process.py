@@ -13,6 +13,7 @@ from collections import deque
 from contextvars import ContextVar
 
 from woflo import _notify, _unseen
+from woflo.runners import _calm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def step_aside() -> None:
 
 def _start_anew() -> None:
     global live, mark, state
+    _calm.forget()
     state = RLock()
     news.clear()
     mark = object()

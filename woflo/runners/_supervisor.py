@@ -14,8 +14,8 @@ Rules. 1: `lock` is held while the tables change and around fork, never while sl
 2: a result is decoded and a run is finished after the step, by the thread that took it, with no lock held.
 3: a complete frame is the result, whatever became of the worker; a death counts only when the pidfd says so and
 the channel is read to its end. 4: a group is signalled before its leader is reaped (its number is ours till then).
-5: while the tables change Ctrl-C is blocked; where it comes all the same (by way of another thread) every part of a step can be
-cut short and done again.
+5: while the tables change Ctrl-C is put off (`_calm`); in between, and where another signal's handler raises, every part of a
+step can be cut short and done again.
 """
 
 from __future__ import annotations
@@ -147,13 +147,12 @@ class Supervisor:
         if token is None:
             return False
         worker = None
-        assert self._calm is not None  # noqa: S101 - whoever calls has made it so
         if not self._claim(run):
             slots.give(token)
             leave_slots(slots)
             return True
         try:
-            worker = _launch.launch(run, slots, token, self._calm)
+            worker = self._launch_worker(run, slots, token)
             if worker.gone:
                 run._mark_started()
                 self._bury(worker)
@@ -180,7 +179,7 @@ class Supervisor:
             slots.give(token)
             leave_slots(slots)
             raise
-        except BaseException:  # Ctrl-C by way of another thread: a worker that is not noted yet ends with its channel
+        except BaseException:  # out of a signal's handler: a worker that is not noted yet ends with its channel
             with _process.state:
                 run._phase = "pending"
             raise
@@ -191,6 +190,16 @@ class Supervisor:
             # a spawned worker says when it begins; until then it has so much longer, to start and to import
             run._clock = self.call_later(limit + (_BOOT_SECONDS if run._spawns else 0.0), worker.overdue)
         return True
+
+    def _launch_worker(self, run: Any, slots: Slots, token: bytes) -> Worker:
+        calm = self._calm
+        if calm is not None and calm[0] is not None:
+            return _launch.launch(run, slots, token, calm)
+        calm = _calm.quiet()  # a signal's handler calls a task, inside of a step that was not going to fork
+        try:
+            return _launch.launch(run, slots, token, calm)
+        finally:
+            _calm.loud(calm)
 
     @staticmethod
     def _claim(run: Any) -> bool:
@@ -584,13 +593,14 @@ class Supervisor:
         if self._background is not None:
             self._background.wake()
             return
-        self._background = waiter = _Background()
-        try:
-            _process.start_thread(self._run_background, waiter, name="woflo-background")
-        except (RuntimeError, OSError):
-            # no thread is to be had, nothing to load `threading` with, or the interpreter is ending: whoever waits
-            # pumps, and the exit does
-            self._background = None
+        with _calm.Held():
+            self._background = waiter = _Background()
+            try:
+                _process.start_thread(self._run_background, waiter, name="woflo-background")
+            except (RuntimeError, OSError):
+                # no thread is to be had, nothing to load `threading` with, or the interpreter is ending: whoever waits
+                # pumps, and the exit does
+                self._background = None
 
     def step_aside(self) -> None:
         """The user's code is about to run in this thread, for as long as it likes: nothing that falls due may wait for it."""

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from woflo import _exceptions, _notify
 from woflo.result import Ok, StoppedFailure
-from woflo.runners import _attempt, _process, _waiters
+from woflo.runners import _attempt, _calm, _process, _waiters
 from woflo.runners._attempt import current, failure_from, late
 from woflo.runners._slots import default_size
 from woflo.runners.base import BaseTaskRun
@@ -397,18 +397,14 @@ class _Thread:
         self._loop = asyncio.new_event_loop()
         self.ended = False  # under `_own_lock`
         self.holds: list[None] = []  # one for each who will come back, see `hold`
-        self.coming: set[AsyncTaskRun[Any]] = set()  # handed over, and not begun; under `_own_lock`
-        self._closer: dict[str, str] = {}  # who closes the loop: whoever is first to say so
+        self.coming = 0  # runs handed over that have not begun; under `_own_lock`
         try:
             _process.start_thread(self._work, name="woflo-loop")
         except BaseException:
-            if self._closer.setdefault("", "starter") == "starter":  # the thread wasn't started, or finds it closed
-                self._loop.close()
+            self._loop.close()
             raise
 
     def _work(self) -> None:
-        if self._closer.setdefault("", "thread") == "starter":  # Ctrl-C came to whoever started this thread
-            return
         asyncio.set_event_loop(self._loop)
         self._loop.call_later(_IDLE_SECONDS, self._end_if_idle)
         try:
@@ -444,16 +440,12 @@ class _Thread:
 
     def submit(self, run: AsyncTaskRun[Any]) -> None:
         """Have a run begin on this loop. Needs `_own_lock`."""
-        try:
-            self.coming.add(run)
-            self._loop.call_soon_threadsafe(self._take, run)
-        except BaseException:  # Ctrl-C: the run is stopped
-            self.coming.discard(run)
-            raise
+        self.coming += 1
+        self._loop.call_soon_threadsafe(self._take, run)
 
     def _take(self, run: AsyncTaskRun[Any]) -> None:
         with _own_lock:
-            self.coming.discard(run)
+            self.coming -= 1
         run._enter(self._loop)
 
 
@@ -465,7 +457,7 @@ _kept: list[Any] = []
 def _own_loop(run: AsyncTaskRun[Any]) -> None:
     """Hand a run to woflo's own loop."""
     global _own
-    with _own_lock:
+    with _calm.Held(), _own_lock:
         if _own is None or _own.ended or _own._loop.is_closed():
             _process.on_fork(_forget)
             _own = _Thread()

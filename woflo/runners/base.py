@@ -707,17 +707,23 @@ class BaseTaskRun(Generic[R]):
             raise
 
     def _tell_callbacks(self) -> None:
-        with _process.state:
-            callbacks, self._callbacks = self._callbacks, None
-        if callbacks:
-            left = iter(callbacks)
-            try:
-                for callback in left:
-                    self._call_back(callback)
-            except KeyboardInterrupt:
+        callbacks: list[Any] | None = None
+        try:
+            with _process.state:
+                callbacks, self._callbacks = self._callbacks, None
+            while callbacks:
+                _process.step_aside()
+                callback = callbacks[0]
+                del callbacks[0]  # from here on it has been called
+                try:
+                    callback(self)
+                except BaseException as error:
+                    self._callback_raised(callback, error)
+        except KeyboardInterrupt:
+            if callbacks:
                 with _process.state:
-                    self._callbacks = [*left, *(self._callbacks or ())] or None
-                raise
+                    self._callbacks = [*callbacks, *(self._callbacks or ())]
+            raise
 
     def _retry_after(self, pause: float) -> None:
         """Start the next attempt in `pause` seconds, from the supervisor's timers."""
@@ -755,6 +761,7 @@ class BaseTaskRun(Generic[R]):
     def _tell_again(self) -> None:
         """It has its outcome: do what is left to be done after that, if anything."""
         _process.live.discard(self)
+        _notify.untold.pop(self, None)
         if self._attended or self._pumped:
             self._forget()
         self._tell_all()
@@ -1040,9 +1047,12 @@ class BaseTaskRun(Generic[R]):
         try:
             callback(self)
         except BaseException as error:
-            if _exceptions.is_interrupt(error):
-                raise
-            _notify.broken(f"a done-callback of {self.name}, {getattr(callback, '__qualname__', callback)!s},", error)
+            self._callback_raised(callback, error)
+
+    def _callback_raised(self, callback: Callable[[BaseTaskRun[R]], object], error: BaseException) -> None:
+        if _exceptions.is_interrupt(error):
+            raise error
+        _notify.broken(f"a done-callback of {self.name}, {getattr(callback, '__qualname__', callback)!s},", error)
 
 
 if TYPE_CHECKING:

@@ -199,6 +199,9 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
                 if _exceptions.is_interrupt(error):  # this will be called again
                     raise
                 result = self._named(_shipping.broken_result(error))
+                if isinstance(error, KeyboardInterrupt):  # raised by somebody's code
+                    self.finish(result)
+                    raise
             else:
                 result = self._meaning(worker, kind, value)
         if worker.strays:

@@ -39,16 +39,6 @@ __all__ = ["ThreadTaskRun"]
 _IDLE_SECONDS = 1.0  # a thread without work ends after this; starting one costs 50 µs
 
 
-class _Place:
-    """Of a thread that is about to be started."""
-
-    __slots__ = ("held", "number")
-
-    def __init__(self) -> None:
-        self.number = -1
-        self.held = False  # counted, and neither taken by its thread nor given back
-
-
 class _Pool:
     """The threads of one runner class. `lock` is held for a few instructions around each hand-over."""
 
@@ -81,55 +71,42 @@ class _Pool:
 
     def _call(self) -> None:
         """Have a thread look at the queue, a sleeping one or a new one, unless one does or no more are allowed."""
-        place = _Place()
-        try:
+        with _calm.Held():
+            error = self._call_undisturbed()
             with self.lock:
-                if self.searching:
-                    return
-                if self.idle:
-                    sleep = self.idle[-1]
-                    self.searching = True  # from here on nothing is called before the thread is awake, Ctrl-C or not
-                    del self.idle[-1]
-                    sleep.release()
-                    return
-                if self.threads - self.waiting >= self.size:
-                    return
-                place.number = next(number for number in count() if number not in self.members)
-                self.members[place.number] = None
-                self.threads += 1
-                self.searching = place.held = True
-            self._start_thread(place)
-        except BaseException:  # Ctrl-C: the thread may have been started or not
-            with _calm.Held():
-                self._give_back(place)
-            raise
-
-    def _give_back(self, place: _Place) -> bool:
-        """Nobody shall be in this place, unless somebody is; True if nobody is."""
-        with self.lock:
-            if not place.held:
-                return False
-            place.held = False
-            del self.members[place.number]
-            self.threads -= 1
-            self.searching = False
-        return True
-
-    def _start_thread(self, place: _Place) -> None:
-        try:
-            name = f"woflo-{next(_numbers)}" if self.prefix is None else f"{self.prefix}_{place.number}"
-            _process.start_thread(self._work, place, name=name)
-        except RuntimeError as error:
-            self._give_back(place)
-            with self.lock:
-                stranded = [] if self.threads else list(self.queue)
+                stranded = [] if error is None or self.threads else list(self.queue)
                 if stranded:
                     self.queue.clear()
-            for run in stranded:  # no thread is left that could ever take them
-                if _process.exiting:
-                    run._carry_out()
-                else:
-                    run.finish(run._named(WorkerFailure(f"could not be started: {error}", errno="EAGAIN")))
+        for run in stranded:  # no thread is left that could ever take them
+            if _process.exiting:
+                run._carry_out()
+            else:
+                run.finish(run._named(WorkerFailure(f"could not be started: {error}", errno="EAGAIN")))
+
+    def _call_undisturbed(self) -> RuntimeError | None:
+        with self.lock:
+            if self.searching:
+                return None
+            if self.idle:
+                self.searching = True
+                self.idle.pop().release()
+                return None
+            if self.threads - self.waiting >= self.size:
+                return None
+            number = next(number for number in count() if number not in self.members)
+            self.members[number] = None
+            self.threads += 1
+            self.searching = True
+        name = f"woflo-{next(_numbers)}" if self.prefix is None else f"{self.prefix}_{number}"
+        try:
+            _process.start_thread(self._work, number, name=name)
+        except RuntimeError as error:
+            with self.lock:
+                del self.members[number]
+                self.threads -= 1
+                self.searching = False
+            return error
+        return None
 
     def block(self, blocks: bool) -> None:
         """A run of this pool begins (or ceases) to wait for another run: its thread doesn't count meanwhile."""
@@ -158,13 +135,8 @@ class _Pool:
             if thread.ident not in self.lost and thread.ident != get_ident():
                 thread.join(_IDLE_SECONDS)  # it has nothing to do any more
 
-    def _work(self, place: _Place) -> None:
+    def _work(self, number: int) -> None:
         """A thread's life: take a run, carry it out, until there is none for a while."""
-        with self.lock:
-            if not place.held:  # Ctrl-C came to whoever started it
-                return
-            place.held = False
-        number = place.number
         self.members[number] = sys.modules["threading"].current_thread()
         _own.pool[get_ident()] = self
         sleep = allocate_lock()
