@@ -67,9 +67,10 @@ class Strike:
 
     def step(self, frame: FrameType, event: str, _: object) -> Any:
         if event == "opcode":
-            before = self.before.get(frame)
-            done = None if before is None else frame.f_code.co_code[before]
-            if done in JUMPS or (done in CALLS and frame not in self.calling):
+            before = self.before.get(frame, -1)
+            done = None if before < 0 else frame.f_code.co_code[before]
+            turned = done in JUMPS and frame.f_lasti < before
+            if turned or (done in CALLS and frame not in self.calling):
                 self.point(frame)
             self.calling.discard(frame)
             self.before[frame] = frame.f_lasti

@@ -958,11 +958,11 @@ class TestStop:
                 group.get_results()
             except KeyboardInterrupt:
                 group.stop()
-                print(len(group) < 10_000, group.outcomes()[0])
+                print(len(group) < 10_000, any(group.outcomes()))
             print(sum(woflo.task(same).map(range(100)).get_results()))
         """
         done = _run(script, WOFLO_RUNNER=name)
-        assert done.stdout.splitlines() == ["True Ok(0)", "4950"]
+        assert done.stdout.splitlines() == ["True True", "4950"]
 
     @pytest.mark.parametrize("name", ["fork", "thread", "pool"])
     def test_ctrl_c_and_go_on(self, name):
