@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
 from tests.ctrl_c import SCENARIOS
+from woflo.testing import PATIENCE
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals need POSIX")
 
@@ -55,3 +57,29 @@ def test_ctrl_c_at_many_points(scenario, runner):
 def test_ctrl_c_at_every_point(scenario, runner):
     """The same at each and every point."""
     strike(scenario, runner)
+
+
+def test_ctrl_c_twice_while_a_run_is_started():
+    """A run that nobody has and nobody knows, because Ctrl-C came again while it was being ended, doesn't keep the program."""
+    script = """
+        import woflo
+        from woflo.runners import MultiprocessTaskRun, _supervisor
+        def strike(*_, **__):
+            raise KeyboardInterrupt
+        @woflo.task(runner=MultiprocessTaskRun)
+        def same(x):
+            return x
+        assert same(1).get_result() == 1
+        start, _supervisor.Supervisor.start = _supervisor.Supervisor.start, strike
+        stop, MultiprocessTaskRun.stop = MultiprocessTaskRun.stop, strike
+        try:
+            same(2)
+        except KeyboardInterrupt:
+            print("struck")
+        _supervisor.Supervisor.start, MultiprocessTaskRun.stop = start, stop
+        print(same(3).get_result())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["struck", "3"]), done.stderr

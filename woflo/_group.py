@@ -462,6 +462,9 @@ class _Standing:
         why = [run._stranded() for run in list(delivery.live)]
         return why[0] if why and all(why) else ""
 
+    def _is_nowhere(self) -> bool:
+        return False
+
     def _named(self, failure: Failure) -> Failure:
         return failure
 

@@ -125,11 +125,16 @@ def finish(*, stop: bool) -> None:
     if stop:
         _stop_all()
     else:
+        lost: set[Any] = set()
         while _process.live:
             for run in list(_process.live):
                 run._look()
                 if run._result is None and (why := run._stranded()):
                     run._settle(run._named(StoppedFailure(why)))
+                elif run._result is None and run._is_nowhere():
+                    if run in lost:  # already a moment ago: it isn't on its way from one place to another
+                        run._settle(run._named(StoppedFailure("Ctrl-C came twice while it was being started")))
+                    lost.add(run)
             for run in list(_process.live):
                 run._wait(_waiters.RECHECK)  # then look again whether something is stranded
     supervisor = _process.supervisor

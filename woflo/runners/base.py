@@ -975,6 +975,10 @@ class BaseTaskRun(Generic[R]):
         """At the program's end: why nothing can bring this run on any more; empty if something can."""
         return ""
 
+    def _is_nowhere(self) -> bool:
+        """Whether nobody knows this run who could bring it on: it is being started in another thread, or was cut short."""
+        return False
+
     def _needs_this_thread(self) -> bool:
         """Whether the run can only go on if the calling thread does."""
         return False

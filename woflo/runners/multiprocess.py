@@ -174,6 +174,14 @@ class MultiprocessTaskRun(BaseTaskRun[R]):
         else:
             _process.news.append(lambda: tell(self))  # the supervisor's lock is held
 
+    def _is_nowhere(self) -> bool:
+        elsewhere = self._wanted or self.task.keeper is not None or self._portable  # what it waits for knows it
+        if self._phase != "pending" or elsewhere or _process.supervisor is None:
+            return False
+        with _process.supervisor.lock:
+            queues = list(_process.supervisor.pending.values())
+            return self._clock is None and not any(self in queue for queue in queues)
+
     def _unattended_until_started(self) -> bool:
         """Whether something can fall due for this run with nobody waiting for it."""
         if self.task.simple and self._phase != "pending" and not self._callbacks and not _notify.listening:
