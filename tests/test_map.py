@@ -1128,7 +1128,7 @@ class TestOutcomes:
 
         def take(cursor):
             outcomes.next(cursor, taker)
-            return taker.taken
+            return taker._taken
 
         late = Segment(2, ["c"])
         outcomes.add([late], {}, None)

@@ -410,15 +410,15 @@ class RunStream(Taker, Generic[R]):
         run = None
         try:
             delivery.outcomes.next(self._cursor, self)
-            if self.taken is not None:
-                run = delivery.run_of(*self.taken)
+            if self._taken is not None:
+                run = delivery.run_of(*self._taken)
         except BaseException:  # Ctrl-C: it is handed out next time
             with _calm.Held():
-                if self.taken is not None:
-                    self._cursor.back.append(self.taken)
-                    self.taken = None
+                if self._taken is not None:
+                    self._cursor.back.append(self._taken)
+                    self._taken = None
             raise
-        self.taken = None
+        self._taken = None
         return run
 
     def _something(self) -> bool:

@@ -39,7 +39,7 @@ class Segment:
 class Taker:
     """Whoever takes outcomes, one at a time."""
 
-    taken: tuple[Segment, int] | None = None
+    _taken: tuple[Segment, int] | None = None
 
 
 class Cursor:
@@ -135,13 +135,13 @@ class Outcomes:
             return cursor.at in self._segments if cursor.ordered else cursor.at < len(self._history)
 
     def next(self, cursor: Cursor, taker: Taker) -> None:
-        """Give the next outcome to `taker.taken`, its segment and its place there; None if there is none now."""
+        """Give the next outcome to `taker._taken`, its segment and its place there; None if there is none now."""
         with self.lock:
             if not self.has_next(cursor):
-                taker.taken = None
+                taker._taken = None
                 return
             if cursor.back:
-                taker.taken = cursor.back[-1]
+                taker._taken = cursor.back[-1]
                 del cursor.back[-1]
                 return
             segment = cursor.segment
@@ -149,7 +149,7 @@ class Outcomes:
                 segment = self._segments[cursor.at] if cursor.ordered else self._history[cursor.at]
             place, number = cursor.offset, len(segment.values)
             # from here on nothing is called: Ctrl-C finds the item taken or not
-            taker.taken = segment, place
+            taker._taken = segment, place
             cursor.segment, cursor.offset = segment, place + 1
             if place + 1 == number:
                 cursor.segment, cursor.offset = None, 0

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from woflo.runners._pool import Function, Pool
+    from woflo.runners._message import Function
+    from woflo.runners._pool import Pool
 
 ENDED = CALLS - 1  # stands for what has ended before: no call needs the last one of its message
 BUDGET_NS = 1_000_000  # predicted run time of a message: what a short call may have to wait behind

@@ -37,8 +37,6 @@ from marshal import dumps as dumps_plain
 from time import monotonic_ns
 from weakref import ref
 
-from woflo import _collector, _exceptions, _notify
-from woflo.result import DependencyFailure, Ok, StoppedFailure, WorkerFailure
 from woflo.runners import (
     _calm,
     _launch,
@@ -49,10 +47,29 @@ from woflo.runners import (
     _ring,
     _shipping,
     _supervisor,
+    _telling,
     _waiters,
 )
-from woflo.runners._crew import BUDGET_NS as _BUDGET_NS
-from woflo.runners._crew import FIRST, GLUED, MEMBER, MESSAGE_BYTES, RIDER, Crew
+from woflo.runners._crew import BUDGET_NS, FIRST, GLUED, MEMBER, MESSAGE_BYTES, RIDER, Crew
+from woflo.runners._message import (
+    ARENA,
+    CUT_SHORT,
+    DIED,
+    DROPPED,
+    FAILED,
+    GONE,
+    LEFT,
+    NOTICE,
+    SPECIAL,
+    Bundle,
+    Function,
+    Hand,
+    Message,
+    call_file,
+    dump,
+    send_with,
+    write_at,
+)
 from woflo.runners._ring import (
     ASKED,
     CALLS,
@@ -71,139 +88,19 @@ from woflo.runners._ring import (
     call_number,
 )
 
-try:
-    from _pickle import loads
-except ImportError:
-    from pickle import loads
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
     from typing import Any
 
-_CLOEXEC = 0x40000000  # Linux: MSG_CMSG_CLOEXEC
-_MEASURED = 4  # calls of a function that go alone before any goes with others
+    from woflo.result import WorkerFailure
+
 GLANCE_NS = _pool_worker.GLANCE_NS
 _MOST_VAIN = _pool_worker.MOST_VAIN
 _TICK_SECONDS = 0.001  # between two looks at messages that may have got stuck
+_IDLE_SECONDS = 10.0  # a worker without work ends after this; starting one costs a millisecond
+_ZEROS = memoryview(bytes(4 * CALLS)).cast("I")
 _FUNCTIONS = 4_000  # known at once; what is called beyond that carries its function with it
-
-
-class Function:
-    """A task as the pool knows it: where its pickle lies, and how long its calls take."""
-
-    __slots__ = ("alone", "bulky", "calls", "large", "mean_ns", "number", "pool", "straight", "task")
-
-    def __init__(self, pool: Pool, number: int, task: Any) -> None:
-        self.pool = pool
-        self.number = number  # where its pickle begins; negative: it is not kept yet
-        self.task = task  # a weak reference
-        self.calls = 0  # measured
-        self.mean_ns = 0
-        self.straight = False  # its calls need nothing but to be staged
-        self.bulky = 0  # how large its last large result was, bytes
-        self.large = False  # its results may be too large to be handed on in the worker
-        self.alone = False  # it leaves its worker's state changed: never together with others
-
-    def short(self) -> bool:
-        """Whether its calls may go together with others."""
-        return self.calls >= _MEASURED and self.mean_ns <= _BUDGET_NS // 2 and not self.alone
-
-    def measured(self, nanoseconds: int) -> None:
-        """One more call took so long; a single slow one counts for a quarter."""
-        if self.calls == 0:
-            self.mean_ns = nanoseconds
-        elif nanoseconds < self.mean_ns:
-            self.mean_ns = (self.mean_ns + nanoseconds) // 2
-        else:
-            self.mean_ns += (nanoseconds - self.mean_ns) // 4
-        self.calls += 1
-
-
-class Message:
-    """A message that is out: its calls, as long as it is theirs to run."""
-
-    __slots__ = ("counted", "looked", "runs", "seen", "serial", "shown", "since", "slot")
-
-    def __init__(self, slot: int, serial: int, runs: list[Any]) -> None:
-        self.slot = slot
-        self.serial = serial
-        self.runs = runs
-        self.seen = 0  # results collected
-        self.counted = 0  # results public, where a semaphore counts them
-        self.looked = 0  # results public at the last look
-        self.since = 0  # of that look
-        self.shown = False  # its run was told that it has begun
-
-
-class Bundle:
-    """Results that were collected and are to be told."""
-
-    __slots__ = (
-        "begin",
-        "crew",
-        "data",
-        "death",
-        "ends",
-        "hand",
-        "large",
-        "message",
-        "next",
-        "runs",
-        "since",
-        "teller",
-        "told",
-        "until",
-    )
-
-    def __init__(self, runs: list[Any], ends: list[int], data: Any) -> None:
-        self.runs = runs
-        self.ends = ends  # as in the ring, or how else the run ended
-        self.data = data  # the results' bytes
-        self.begin = 0  # where they begin in the region
-        self.next = 0  # the first that has not been told
-        self.teller: Any = None  # the frame that tells them
-        self.since = 0.0  # when the message was taken (monotonic, seconds)
-        self.until = 0.0  # as if each call had had its share of the time
-        self.hand: Hand | None = None  # of the worker that had them
-        self.large: dict[int, tuple[int, int]] = {}  # kind and descriptor of what lies in memfds
-        self.death: Any = None  # the hand and its exit status, or a failure
-        self.message: Message | None = None  # whose results are told in their order
-        self.crew: Any = None  # who is to be told of `told`
-        self.told: list[Any] = []  # runs that have ended
-
-
-class Hand(_launch.Worker):
-    """The handle on a warm worker."""
-
-    __slots__ = ("_sent", "row", "stopping")
-
-    def __init__(self, row: int, pid: int, channel: Any) -> None:
-        super().__init__(None, pid, channel, None, None)
-        self.row = row
-        self.stopping: Any = None  # the run that it is to be stopped for
-        self._sent: dict[tuple[int, int], tuple[int, int]] = {}  # memfds that have come and were not asked for yet
-
-    def parcels(self, serial: int, begin: int = 0, end: int = CALLS) -> dict[int, tuple[int, int]]:
-        """The memfds that it has sent for these calls of a message: by index, their kinds and descriptors."""
-        while True:
-            try:
-                data, ancillary, _, _ = self.channel.recvmsg(24, 64, _CLOEXEC)
-            except OSError:
-                break
-            if len(data) < 24 or not ancillary:
-                break
-            number, index, kind = (int.from_bytes(data[at : at + 8], "little") for at in (0, 8, 16))
-            fd = int.from_bytes(ancillary[0][2][:4], sys.byteorder)
-            self._sent[number, index] = kind, fd  # also of calls that come after these
-        wanted = [key for key in self._sent if key[0] == serial and begin <= key[1] < end]
-        return {key[1]: self._sent.pop(key) for key in wanted}
-
-    def close(self) -> None:
-        """Close what the pool holds of it."""
-        super().close()
-        while self._sent:
-            os.close(self._sent.popitem()[1][1])
 
 
 class _Errand:
@@ -274,7 +171,7 @@ class Pool:
                 number = len(self._pickles)
                 self._pickles += record
                 if self._ring is not None:
-                    _write_at(self._ring.functions, record, number)
+                    write_at(self._ring.functions, record, number)
                 function.number = number
                 function.straight = not function.bulky
 
@@ -417,7 +314,7 @@ class Pool:
         staged = self.staged
         first = staged[0]
         function = first._function
-        self._quick = function.short() and not first._flags & _SPECIAL
+        self._quick = function.short() and not first._flags & SPECIAL
         if first._flags & FIRST:
             return int(first._crew.size)
         if not self._quick:
@@ -436,14 +333,14 @@ class Pool:
             spent += mean
             size += len(run._blob)
             if (
-                spent > _BUDGET_NS
+                spent > BUDGET_NS
                 or size > MESSAGE_BYTES
                 or run._flags != flags
                 or (flags and run._crew[0] is not drive)
             ):
                 break
             number += 1
-        if idle <= 0 and number == len(staged) < CALLS and spent < _BUDGET_NS // 2:
+        if idle <= 0 and number == len(staged) < CALLS and spent < BUDGET_NS // 2:
             return 0
         return max(number, 1)
 
@@ -468,18 +365,18 @@ class Pool:
             for _ in runs:
                 release()
             if len(blobs[0]) > MESSAGE_BYTES:
-                parcel, blobs = _parcel(blobs[0]), []
+                parcel, blobs = call_file(blobs[0]), []
             elif first._flags & ARENA:
                 fd = first._arena.fd
                 blobs = [blob for blob in blobs if blob]
-            attempt = first.attempt if first._flags & _SPECIAL else 1
+            attempt = first.attempt if first._flags & SPECIAL else 1
             flags = (0 if message.shown else _ring.NOTICE) | (_ring.CLEAN if self._quick else 0)
             flags |= _ring.ROOM if fd >= 0 else _ring.WIRED if first._flags & FIRST else 0
             packet = dumps_plain((slot, message.serial, flags, attempt, blobs))
             if parcel < 0 and fd < 0:
                 ring.sender.send(packet)
             else:
-                _send_with(ring.sender, packet, max(parcel, fd))
+                send_with(ring.sender, packet, max(parcel, fd))
             words[ring.sent] += 1
         except OSError as error:
             self._give_back(message)
@@ -674,7 +571,7 @@ class Pool:
         here = sys._getframe()
         try:
             while (bundle := self._take_bundle(here)) is not None:
-                (_tell if bundle.crew is None else _tell_members)(bundle)
+                _telling.tell(bundle)
                 with self.supervisor.lock:
                     self._bundles.remove(bundle)
                     bundle.teller = None
@@ -692,7 +589,7 @@ class Pool:
         with self.supervisor.lock:
             begun: set[Any] = set()  # messages that another thread tells the earlier results of
             for bundle in self._bundles:
-                if bundle.teller is not None and _is_executed(bundle.teller):
+                if bundle.teller is not None and _telling.is_executed(bundle.teller):
                     begun.add(bundle.message)
                 elif bundle.message is None or bundle.message not in begun:
                     bundle.teller = teller
@@ -749,7 +646,7 @@ class Pool:
             elif public > message.looked:
                 message.since = now
             message.looked = public
-            if now - message.since > _BUDGET_NS and public < len(message.runs):
+            if now - message.since > BUDGET_NS and public < len(message.runs):
                 message.runs[public]._function.measured(now - message.since)
                 self._harvest(message)
                 self._give_back(message)
@@ -776,7 +673,7 @@ class Pool:
         """Make what the workers will share. Needs the lock."""
         slots = 3 * self.workers + 2
         ring = Ring(slots, self.workers, _IDLE_SECONDS, _progress.SHEET_BYTES)
-        _write_at(ring.functions, bytes(self._pickles), 0)
+        write_at(ring.functions, bytes(self._pickles), 0)
         self._free = list(range(slots - 1, -1, -1))
         self.supervisor.guests[ring.bell] = self
         self.supervisor._poller.add(ring.bell)
@@ -1154,166 +1051,3 @@ class Pool:
                 os.close(channel.fileno())
         if not self.forking:
             ring.bell = ring.functions = -1
-
-
-LEFT = 11  # what a bundle may tell of a run: it was to go along with others, and has not
-CUT_SHORT, DIED, DROPPED, FAILED = 12, 13, 14, 15  # what else a bundle may tell of a run, beside the kinds of `_ring`
-# Flags of a run: it has a message of its own; wants to know when it begins; was stopped; an arena goes with it.
-ALONE, NOTICE, GONE, ARENA = 1, 2, 4, 8
-_SPECIAL = ALONE | NOTICE | GONE | ARENA
-_IDLE_SECONDS = 10.0  # a worker without work ends after this; starting one costs a millisecond
-_ZEROS = memoryview(bytes(4 * CALLS)).cast("I")
-_NONE_OK: Any = Ok(None)
-_NOT_RUN = frozenset({_ring.SKIPPED, LEFT})
-_SKIPPED: Any = DependencyFailure({})  # its drive knows why
-_LEFT: Any = StoppedFailure("it was not carried out with what it needs")
-_new = object.__new__
-
-
-def _is_executed(frame: Any) -> bool:
-    """Whether a frame is on the stack of some thread."""
-    for top in _collector.frames().values():
-        at: Any = top
-        while at is not None:
-            if at is frame:
-                return True
-            at = at.f_back
-    return False
-
-
-def _tell(bundle: Bundle) -> None:
-    """End a bundle's runs; cut short by Ctrl-C it can be done again from where it was."""
-    runs, ends, data = bundle.runs, bundle.ends, bundle.data
-    start = (ends[bundle.next - 1] >> 4) - bundle.begin if bundle.next else 0
-    started, ended, listening = bundle.since, bundle.until, _notify.listening
-    live = _process.live
-    for index in range(bundle.next, len(runs)):
-        run, end = runs[index], ends[index]
-        stop = (end >> 4) - bundle.begin
-        kind = end & 15
-        if run._result is not None:  # it was stopped; or Ctrl-C came when this had just been set
-            run._tell_again()
-        elif kind > _ring.OK or run._stop_asked or run._timed_out or listening or run._flags & _SPECIAL:
-            run._take(bundle, index, kind, data[start:stop] if stop > start else b"")
-        else:
-            if kind == _ring.NONE:
-                ok = _NONE_OK
-            else:
-                try:
-                    value = loads(data[start:stop])
-                except BaseException as error:
-                    if _exceptions.is_interrupt(error):  # Ctrl-C; it will be done again
-                        raise
-                    run._broken(error)
-                    bundle.next, start = index + 1, stop
-                    continue
-                ok = _new(Ok)
-                ok.value = value
-            run._started = started
-            run._ended = ended
-            run._result = ok
-            run.args = run.kwargs = run._blob = None
-            live.discard(run)
-            if run._attended:
-                run._forget()
-            if run._waiters is not None:
-                run._tell_waiters()
-            if run._dependents is not None:
-                run._tell_dependents()
-            if run._callbacks is not None:
-                run._tell_callbacks()
-        start = max(start, stop)
-        bundle.next = index + 1
-
-
-def _tell_members(bundle: Bundle) -> None:
-    """End the runs of a drive, which is told of many at once; as `_tell`, without what they don't have."""
-    runs, ends, data, told = bundle.runs, bundle.ends, bundle.data, bundle.told
-    start = (ends[bundle.next - 1] >> 4) - bundle.begin if bundle.next else 0
-    listening, begin = _notify.listening, bundle.begin
-    for index in range(bundle.next, len(runs)):
-        run, end = runs[index], ends[index]
-        stop = (end >> 4) - begin
-        kind = end & 15
-        if run._result is not None:
-            pass
-        elif kind in _NOT_RUN:
-            run._result = _LEFT if kind == LEFT else _SKIPPED
-        elif kind > _ring.OK or run._stop_asked or listening or run._flags & _SPECIAL:
-            _report(bundle)  # it may need them
-            run._take(bundle, index, kind, data[start:stop] if stop > start else b"")
-        elif kind == _ring.NONE:
-            run._result = _NONE_OK
-        else:
-            try:
-                value = loads(data[start:stop])
-            except BaseException as error:
-                if _exceptions.is_interrupt(error):  # Ctrl-C; it will be done again
-                    raise
-                _report(bundle)
-                run._broken(error)
-            else:
-                ok = _new(Ok)
-                ok.value = value
-                run._result = ok
-        told.append(run)
-        start = stop
-        bundle.next = index + 1
-    _report(bundle)
-
-
-def _report(bundle: Bundle) -> None:
-    """Tell the drive which of its runs have ended; again does no harm."""
-    runs = bundle.told
-    if runs:
-        _process.live.difference_update(runs)
-        for run in runs:
-            if run._attended:
-                run._forget()
-        if bundle.ends[0] == LEFT:
-            bundle.crew[0].left_behind(runs)
-        else:
-            bundle.crew[0].signal_all(runs, bundle.until - bundle.since)
-        runs.clear()
-
-
-def dump(task: Any, number: int | str, args: Any, kwargs: Any) -> bytes:
-    """A task and its arguments, as bytes.
-
-    A runner class that can't be found by its name stays here, with what it holds: the task gets the class that it is made of.
-
-    Raises:
-        UsageError: something of it can't be pickled.
-    """
-    shell = _shipping.shell()
-    runner = task.runner
-    if runner is not None and getattr(sys.modules.get(runner.__module__), runner.__qualname__, None) is not runner:
-        while "_settings" not in vars(runner):
-            runner = runner.__mro__[1]
-        task = task.options(runner=runner)
-    shell.task, shell._number, shell.args, shell.kwargs = task, number, args, kwargs
-    return _shipping.dump_call(shell)
-
-
-def _write_at(fd: int, data: bytes, at: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, at)
-        view, at = view[written:], at + written
-
-
-def _parcel(blob: Any) -> int:
-    """A memfd with a call that is too large for a message."""
-    fd = os.memfd_create("woflo-call", os.MFD_CLOEXEC)
-    try:
-        _write_at(fd, blob, 0)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _send_with(sender: Any, packet: bytes, fd: int) -> None:
-    from array import array
-
-    sender.sendmsg([packet], [(1, 1, array("i", [fd]))])

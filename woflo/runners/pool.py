@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING
 from woflo import _exceptions, _notify
 from woflo.errors import UsageError
 from woflo.result import Ok, StoppedFailure, WorkerFailure
-from woflo.runners import _arena, _attempt, _crew, _death, _inputs, _pool, _process, _ring, _shipping, _supervisor
+from woflo.runners import (
+    _arena,
+    _attempt,
+    _crew,
+    _death,
+    _inputs,
+    _message,
+    _pool,
+    _process,
+    _ring,
+    _shipping,
+    _supervisor,
+)
 from woflo.runners.base import BaseTaskRun
 
 try:
@@ -27,7 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, ClassVar, Self, TypeVar
 
-    from woflo.runners._pool import Function, Hand, Pool
+    from woflo.runners._message import Function, Hand
+    from woflo.runners._pool import Pool
     from woflo.task import Task
 
     R = TypeVar("R", covariant=True)  # noqa: PLC0105
@@ -117,7 +130,7 @@ class PoolTaskRun(BaseTaskRun[R]):
         run._timed_out = run._flags = 0
         run._result = run._waiters = run._dependents = run._callbacks = None
         if len(blob) > _MOST_BYTES:
-            run._flags = _pool.ALONE
+            run._flags = _message.ALONE
         staged = pool.staged
         try:
             _process.live.add(run)
@@ -165,11 +178,11 @@ class PoolTaskRun(BaseTaskRun[R]):
         self._started = self._ended = 0.0
         self._phase = "running"
         late = self.task.timeout is not None or _notify.listening
-        room = _pool.ARENA if self._arena is not None else 0
+        room = _message.ARENA if self._arena is not None else 0
         # what is kept is so before its end can be seen: not by the straight way back; after several items state is looked at
         apart = self.task.keeper is not None or self.task._apart
         alone = late or room or apart or self.attempt > 1 or len(self._blob or b"") > _crew.MESSAGE_BYTES
-        self._flags = (_pool.NOTICE if late else 0) | (_pool.ALONE if alone else 0) | room
+        self._flags = (_message.NOTICE if late else 0) | (_message.ALONE if alone else 0) | room
         if _notify.listening:
             _notify.pending(self)
         if not self.task.simple or _notify.listening or self._callbacks:
@@ -189,7 +202,7 @@ class PoolTaskRun(BaseTaskRun[R]):
         function = self._function = pool.function(self.task, self, keep=large)
         if function.number < 0:  # its first call carries the function with it
             self._blob = dumps(
-                (-1, self._number, _pool.dump(self.task, self._number, self.args, self.kwargs), _NONE), 5
+                (-1, self._number, _message.dump(self.task, self._number, self.args, self.kwargs), _NONE), 5
             )
             return
         call = (function.number, self._number, self.args, self.kwargs)
@@ -231,7 +244,7 @@ class PoolTaskRun(BaseTaskRun[R]):
         finally:
             if self._arena is not None:
                 self._part_from_arena(bundle.hand, kind)
-            if self._result is not None and not self._flags & _pool.GONE:  # else it may be staged still
+            if self._result is not None and not self._flags & _message.GONE:  # else it may be staged still
                 self._blob = None
         what, fd = bundle.large.get(index, (_ring.ARENA, -1))
         if what != _ring.ARENA:
@@ -241,9 +254,9 @@ class PoolTaskRun(BaseTaskRun[R]):
     def _part_from_arena(self, hand: Hand | None, kind: int) -> None:
         """The attempt has ended: its arena is free as soon as nobody looks at it, here or in the worker."""
         arena, pool = self._arena, self._function.pool  # type: ignore[union-attr]
-        if kind in {_pool.DIED, _pool.CUT_SHORT} or (hand is not None and hand.gone):
+        if kind in {_message.DIED, _message.CUT_SHORT} or (hand is not None and hand.gone):
             pool.drop(arena)
-        elif kind in {_ring.BACK, _pool.DROPPED, _pool.FAILED}:
+        elif kind in {_ring.BACK, _message.DROPPED, _message.FAILED}:
             arena.release()
         else:
             arena.holder = hand  # which says when it is free
@@ -258,22 +271,22 @@ class PoolTaskRun(BaseTaskRun[R]):
         result: Any
         room: Any = self._arena
         if kind == _ring.LARGE:
-            kind, fd = bundle.large.get(index, (_pool.FAILED, -1))  # once more, if Ctrl-C comes
+            kind, fd = bundle.large.get(index, (_message.FAILED, -1))  # once more, if Ctrl-C comes
             if kind == _ring.ARENA:
                 room = self._function.pool.adopt(fd)  # type: ignore[union-attr]
             elif fd >= 0:
                 data = fd
-        if kind == _pool.DROPPED:
+        if kind == _message.DROPPED:
             self._settle(self._named(StoppedFailure("stopped before it was started")))
             return
-        if kind == _pool.CUT_SHORT:
+        if kind == _message.CUT_SHORT:
             self._settle(self._named(StoppedFailure("Ctrl-C came while it was on its way")))
             return
-        if kind == _pool.DIED:
+        if kind == _message.DIED:
             hand, status = bundle.death
             timed_out = self._timed_out == self.attempt
             result = _death.failure(self, status, timed_out=timed_out, left_group=hand.left_group)
-        elif kind == _pool.FAILED:
+        elif kind == _message.FAILED:
             failure = WorkerFailure("its result was lost") if bundle.death is None else bundle.death
             result = self._named(WorkerFailure(failure.message, errno=failure.errno))
         elif kind == _ring.NONE:
