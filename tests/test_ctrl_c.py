@@ -13,17 +13,10 @@ from woflo.testing import PATIENCE
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals need POSIX")
 
-ELSEWHERE = {
-    "actions",
-    "nested",
-    "lazies",
-}  # these choose their runners themselves, or what they call is always the same
-STRIDE = {
-    "sequential": 1,
-    "thread": 1,
-    "pool": 5,
-    "fork": 17,
-}  # a strike costs as much as the scenario; coprime to its period
+# these choose their runners themselves
+ELSEWHERE = {"actions", "nested", "lazies"}
+# a strike costs as much as the scenario
+STRIDE = {"sequential": 1, "thread": 1, "pool": 5, "fork": 17}
 CASES = [
     (scenario, runner)
     for scenario in SCENARIOS

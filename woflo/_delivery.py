@@ -122,9 +122,8 @@ class Delivery:
         self._forks = together and runner._inherits()
         self._context = copy_context()
         self._lock = self.outcomes.lock
-        self._turn: dict[
-            str, object
-        ] = {}  # empty, or who draws and sends: a lock would be lost if Ctrl-C came when it had just been taken
+        # who draws and sends, if anybody: a lock would be lost if Ctrl-C came when it had just been taken
+        self._turn: dict[str, object] = {}
         self._wanted = False  # somebody wants to draw and could not
         self._sending: Batch | None = None
         self._unheard: BaseTaskRun[Any] | None = None  # live, and not asked yet to tell of its end
@@ -610,9 +609,8 @@ class Delivery:
             self._spare.pop().close()
 
     def __del__(self) -> None:
-        if (
-            getattr(self, "_owner", None) is _process.mark
-        ):  # else Ctrl-C came before it was whole, or it is another process's
+        # else Ctrl-C came before it was whole, or it is another process's
+        if getattr(self, "_owner", None) is _process.mark:
             if self.arrived:
                 self.collect()
             self._close_ledgers()

@@ -314,9 +314,8 @@ class Engine(AbstractAction):
                         )
                     if action._is_used_up() and action._status() in {"stopped", "idle"}:
                         raise UsageError(_USED_UP.format(action._name))
-            self._core.graph = graphs[
-                self
-            ]  # before they are ours: their state is asked of it, also when Ctrl-C comes here
+            # before they are ours: their state is asked of it, also when Ctrl-C comes here
+            self._core.graph = graphs[self]
             for action in self._members:
                 action._engine = self
         self._shutdown.complaint = ""
