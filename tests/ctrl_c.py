@@ -23,6 +23,7 @@ import woflo
 from woflo.action import Action, Engine
 from woflo.lazy import Lazy, LazyDB
 from woflo.runners import MultiprocessTaskRun, _process
+from woflo.store import Store
 from woflo.testing import PATIENCE
 
 if TYPE_CHECKING:
@@ -104,6 +105,14 @@ def much(x: int) -> bytes:
     return bytes(300_000 + x)
 
 
+kept_values: dict[str, bytes] = {}
+
+
+@woflo.task(cache=Store(kept_values), version="1")
+def remembered(x: int) -> int:
+    return 10 * x
+
+
 @woflo.task
 def add(x: int, y: int) -> int:
     return x + y
@@ -171,6 +180,14 @@ def large(kept: list[Any]) -> None:
         run.wait()
 
 
+def cached(kept: list[Any]) -> None:
+    """One that is made, two that wait for it or find it, and one more of another key."""
+    kept_values.clear()
+    kept.extend(remembered(x) for x in (1, 1, 1, 2))
+    woflo.gather(*kept)
+    kept.append(remembered(1))
+
+
 def stop(kept: list[Any]) -> None:
     kept.append(same(3))
     kept[0].stop()
@@ -217,7 +234,22 @@ def lazies(_: list[Any]) -> None:
 
 SCENARIOS: dict[str, Callable[[list[Any]], None]] = {
     one.__name__: one
-    for one in (call, gather, as_completed, chain, callback, large, stop, items, many, drawn, actions, nested, lazies)
+    for one in (
+        call,
+        gather,
+        as_completed,
+        chain,
+        callback,
+        large,
+        cached,
+        stop,
+        items,
+        many,
+        drawn,
+        actions,
+        nested,
+        lazies,
+    )
 }
 
 

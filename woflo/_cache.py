@@ -28,7 +28,7 @@ from woflo._shelf import trace_of, warn_of_loose
 from woflo.directory import Directory
 from woflo.errors import StoreError, UsageError
 from woflo.result import Ok
-from woflo.runners import _pending, _process
+from woflo.runners import _calm, _pending, _process
 from woflo.runners._attempt import current
 from woflo.store import Store, Unencodable
 
@@ -265,6 +265,8 @@ class Keeper:
     def admit(self, run: BaseTaskRun[Any]) -> bool:
         """Before the run's first attempt: whether it is to begin. If not it has ended, or will begin later.
 
+        Whatever is raised here, the caller gives back (`give`) what was taken.
+
         Raises:
             UsageError: it would wait for itself.
         """
@@ -272,12 +274,15 @@ class Keeper:
             return True
         while True:
             try:
-                lease = _lease.take(self._place(), self.memory.store.mapping, self.key or "", run)
+                place, mapping = self._place(), self.memory.store.mapping
+                with _calm.Held():  # one that nobody knows would be held for ever
+                    lease = _lease.take(place, mapping, self.key or "", run)
+                    if lease is not None and lease.run is run:
+                        self._lease = lease
             except (OSError, StoreError) as error:
                 self._warn_store(error)
                 return True
             if lease is not None and lease.run is run:
-                self._lease = lease
                 return self._begin(run)
             if self._is_inside(lease, run):
                 raise UsageError(f"{self.task.name} calls itself with the same arguments, and would wait for itself")
@@ -291,11 +296,7 @@ class Keeper:
 
     def _begin(self, run: BaseTaskRun[Any]) -> bool:
         """With the lease: somebody may have been ready just before."""
-        try:
-            value = _GONE if self.memory.force else self.value()
-        except BaseException:
-            self.give()
-            raise
+        value = _GONE if self.memory.force else self.value()
         if value is _GONE:
             return True
         self._taken = True
@@ -346,7 +347,14 @@ class Keeper:
         """
         if self._taken:
             return False
-        self._taken = True
+        try:
+            self._taken = True
+            return self._holds(run, result)
+        except BaseException:  # Ctrl-C: it is not kept
+            self.give()
+            raise
+
+    def _holds(self, run: BaseTaskRun[Any], result: Result[Any]) -> bool:
         if not result:
             self.give()
             return False
@@ -409,10 +417,11 @@ class Keeper:
 
     def give(self) -> None:
         """Nobody has to wait for this call any more."""
-        lease, self._lease = self._lease, None
-        self._bound, self._outer = {}, None  # a kept run must not keep what it was called with
-        if lease is not None:
-            lease.give()
+        with _calm.Held():
+            lease, self._lease = self._lease, None
+            self._bound, self._outer = {}, None  # a kept run must not keep what it was called with
+            if lease is not None:
+                lease.give()
 
 
 def _finished(task: Task[..., Any, Any], runner: type[BaseTaskRun[Any]], value: Any) -> BaseTaskRun[Any]:

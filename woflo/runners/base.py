@@ -497,12 +497,13 @@ class BaseTaskRun(Generic[R]):
         keeper = self.task.keeper
         if keeper is None:
             self._begin()
-        elif keeper.admit(self):
-            try:
+            return
+        try:
+            if keeper.admit(self):
                 self._begin()
-            except BaseException:
-                keeper.give()
-                raise
+        except BaseException:
+            keeper.give()
+            raise
 
     def _begin(self) -> None:
         """Start the first attempt."""
