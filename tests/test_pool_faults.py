@@ -218,3 +218,39 @@ def test_ctrl_c_at_any_moment():
     command = [sys.executable, "-c", textwrap.dedent(source), str(SEED)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "all ended\n", done.stderr[-3000:]
+
+
+def test_a_worker_that_is_gone_before_it_is_known():
+    """SIGCHLD ignored: a worker that dies of its first call may be reaped before its parent looks. It costs that call, no more."""
+    source = """
+        import os, signal
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        import woflo
+        from woflo.runners import PoolTaskRun, _poller
+
+        def late(pid):
+            for _ in range(20_000):
+                try:
+                    os.kill(pid, 0)
+                except ProcessLookupError:
+                    break
+                signal.sigtimedwait([], 0.001)
+            return watch(pid)
+
+        @woflo.task(runner=PoolTaskRun, retries=1, retry_sleep_time=0)
+        def die():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        @woflo.task(runner=PoolTaskRun)
+        def same(x):
+            return x
+
+        watch, _poller.watch_process = _poller.watch_process, late
+        run = die()
+        print(type(run.outcome(timeout=20)).__name__, run.attempt)
+        _poller.watch_process = watch
+        print(same(3).get_result(timeout=20))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(source)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["WorkerFailure", "2", "3"]), done.stderr

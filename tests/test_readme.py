@@ -134,7 +134,7 @@ def test_demo_prints_what_the_readme_shows(tmp_path: Path) -> None:
 
     def streams(lines: list[str]) -> list[str]:
         """What goes to standard output, then the log: nothing orders the one among the other."""
-        return sorted(lines, key=lambda line: line.startswith("N-N-N"))
+        return sorted(lines, key=lambda line: line.startswith("DATE"))
 
     assert matches(streams(shape(shown)), streams(shape(output))), f"it prints\n{output}"
 

@@ -695,6 +695,8 @@ class Pool:
                     self._recall()
                     self._fail_staged(_supervisor.could_not_start(failure))
                 return
+            if self._ring is None:
+                return
 
     def _staying(self) -> int:
         """How many workers are not about to leave. Needs the lock."""
@@ -712,8 +714,12 @@ class Pool:
             mask: Any = calm[0] if outer is None else outer
             hand = self._fork_quietly(row, mask, calm[1])
             self._hands[row] = hand
-            supervisor.guests[hand.process_key] = self
-            supervisor._poller.add_process(hand.process_key)
+            if hand.process_key == -1:
+                self._bury(hand)
+                _process.news.append(self.tell)
+            else:
+                supervisor.guests[hand.process_key] = self
+                supervisor._poller.add_process(hand.process_key)
         finally:
             _calm.loud(calm)
 
@@ -750,6 +756,8 @@ class Pool:
         hand = Hand(row, pid, ours)
         try:
             hand.process_key = _poller.watch_process(pid)
+        except ProcessLookupError:  # it has died of its first call, and the application has reaped it
+            return hand
         except OSError:
             _launch._undo(pid, ours)
             raise
@@ -783,8 +791,9 @@ class Pool:
             self._bundles.append(bundle)
         if unready and status == _pool_worker.NOT_READY:
             self._initializer_failed(hand)
-        self.supervisor.guests.pop(hand.process_key, None)
-        self.supervisor._poller.remove_process(hand.process_key)
+        if hand.process_key != -1:
+            self.supervisor.guests.pop(hand.process_key, None)
+            self.supervisor._poller.remove_process(hand.process_key)
         hand.close()
         if not self._hands and not self._out and (not self.staged or self._closing):
             if self._closing or words[ring.row(hand.row) + LEAVING]:
