@@ -221,7 +221,7 @@ def test_ctrl_c_at_any_moment():
 
 
 def test_a_worker_that_is_gone_before_it_is_known():
-    """SIGCHLD ignored: a worker that dies of its first call may be reaped before its parent looks. It costs that call, no more."""
+    """SIGCHLD ignored: a worker that dies of its first call may be reaped before its parent looks. It costs that call only."""
     source = """
         import os, signal
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
