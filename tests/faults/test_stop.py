@@ -33,8 +33,8 @@ def test_stop_lets_finally_run(run_case, runner):
         @job
         def body(name):
             try:
-                write("in", os.getpid())
                 assert not stop_requested()
+                write("in", os.getpid())
                 hold("never")
             except Exception:
                 write("caught by except Exception")
