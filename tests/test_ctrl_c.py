@@ -17,6 +17,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals need PO
 ELSEWHERE = {"actions", "nested", "lazies"}
 # a strike costs as much as the scenario
 STRIDE = {"sequential": 1, "thread": 1, "pool": 5, "fork": 17}
+# seen once on 3.12.1: SIGSEGV while opcodes are traced, which says nothing of woflo
+traced = pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="CPython 3.12 may crash while opcodes are traced")
 CASES = [
     (scenario, runner)
     for scenario in SCENARIOS
@@ -37,6 +39,7 @@ def strike(scenario: str, runner: str, *more: str) -> None:
     assert " 0 strikes" not in done.stdout
 
 
+@traced
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize(("scenario", "runner"), CASES)
 def test_ctrl_c_at_many_points(scenario, runner):
@@ -47,6 +50,7 @@ def test_ctrl_c_at_many_points(scenario, runner):
     strike(scenario, runner, "--every", str(stride))
 
 
+@traced
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("scenario", "runner"), CASES)
