@@ -17,12 +17,14 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals need PO
 ELSEWHERE = {"actions", "nested", "lazies"}
 # a strike costs as much as the scenario
 STRIDE = {"sequential": 1, "thread": 1, "pool": 5, "fork": 17}
-# seen once on 3.12.1: SIGSEGV while opcodes are traced, which says nothing of woflo
-traced = pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="CPython 3.12 may crash while opcodes are traced")
+# CPython 3.12.1 dies of SIGSEGV, collecting garbage, where opcodes of a coroutine were traced that Ctrl-C has cut short;
+# thousands of real SIGINTs without tracing do it no harm
+CRASHES = {"lazies"} if sys.version_info[:2] == (3, 12) else set()
 CASES = [
     (scenario, runner)
     for scenario in SCENARIOS
     for runner in STRIDE
+    if scenario not in CRASHES
     if scenario not in ELSEWHERE or runner == ("fork" if scenario == "lazies" else "thread")
 ]
 
@@ -39,7 +41,6 @@ def strike(scenario: str, runner: str, *more: str) -> None:
     assert " 0 strikes" not in done.stdout
 
 
-@traced
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize(("scenario", "runner"), CASES)
 def test_ctrl_c_at_many_points(scenario, runner):
@@ -50,7 +51,6 @@ def test_ctrl_c_at_many_points(scenario, runner):
     strike(scenario, runner, "--every", str(stride))
 
 
-@traced
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("scenario", "runner"), CASES)
